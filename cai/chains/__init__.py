@@ -1,0 +1,1 @@
+"""Chains: every piece of LLM work as a generator of steps."""

@@ -1,0 +1,195 @@
+"""The run's configuration: what it is, how it is loaded, merged and resolved.
+
+A file is sparse YAML; the resolved config, every default in it, is written as JSON. Precedence:
+`--set` and typed options, then the config file or recipe, then the defaults below. Trainer options
+are passed through under TRL's own names and never declared again here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from cai.errors import ConfigError
+from cai.records import Record, Sampling, digest
+from cai.resources import RECIPES, find_resource
+from cai.strict_yaml import Document, complaints, load_yaml, parse_scalar
+
+
+class Lora(Record):
+    """LoRA of every linear layer (peft's `target_modules="all-linear"`); merged after training."""
+
+    r: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Models(Record):
+    """Who plays which role: an embedded name, a Hugging Face id, a local folder, a checkpoint."""
+
+    base: str = "smollm2-135m"
+    """Responds, and is trained."""
+    critic: str | None = None
+    """Criticises and revises; none: the base model."""
+    judge: str | None = None
+    """Labels pairs; none: the base model."""
+    policy: str | None = None
+    """Samples the pairs and starts RL; none: the checkpoint of this run's sft stage."""
+    reward: str | None = None
+    """What the reward model is trained from; none: the sft checkpoint."""
+
+
+class DatasetSource(Record):
+    """A Hugging Face dataset, or a local JSONL file with its own options."""
+
+    path: str
+    split: str = "train"
+    column: str | None = None
+    """The column that holds the prompt or dialogue; none: recognised by name."""
+    revision: str | None = None
+
+
+class Shares(Record):
+    """Which share of the prompts each purpose gets; a prompt's part is a hash of its dialogue."""
+
+    sft: float = Field(default=0.4, ge=0)
+    preference: float = Field(default=0.3, ge=0)
+    rl: float = Field(default=0.15, ge=0)
+    eval: float = Field(default=0.15, ge=0)
+
+    @model_validator(mode="after")
+    def add_up(self) -> "Shares":
+        if abs(self.sft + self.preference + self.rl + self.eval - 1) > 1e-6:
+            raise ValueError("the four shares must add up to 1")
+        return self
+
+
+Source = str | DatasetSource
+
+
+class Prompts(Record):
+    """Where prompts come from. A string is a JSONL(.gz) file, a folder of them, or a dataset id."""
+
+    red_team: tuple[Source, ...] = ("red_team",)
+    helpful: tuple[Source, ...] = ("helpful",)
+    look_alike: tuple[Source, ...] = ("look_alike",)
+    """Benign prompts that look harmful: only for measuring over-refusal."""
+    turns: Literal["all", "first", "last"] = "all"
+    """Which human turns of a dialogue start a prompt."""
+    shares: Shares = Shares()
+    skip_bad: bool = False
+    """Leave broken lines out and count them, instead of stopping."""
+
+
+class Engine(Record):
+    """What generates."""
+
+    kind: Literal["vllm", "transformers", "fake"] = "vllm"
+    max_context: int = Field(default=4096, ge=64)
+    """Tokens of prompt and completion together; never more than the model's own limit is used."""
+    capacity: int = Field(default=64, ge=1)
+    """Requests worked on at once."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on a GPU, float32 on a CPU."""
+    options: dict[str, Any] = {}
+    """Passed to vLLM's `EngineArgs` under its own names."""
+    stall_s: float = Field(default=600, gt=0)
+    """Seconds without a completion after which the engine counts as hanging."""
+
+
+Exemplars = Literal["auto", "on", "off"]
+"""auto: on for models without a chat template (base models), off for the others."""
+
+
+class Revise(Record):
+    """Stage revise: respond, then rounds of critique and revision (paper section 3.1)."""
+
+    n_prompts: int | None = Field(default=None, ge=1)
+    """Red-team prompts used; none: all of the sft share."""
+    n_helpful: int | None = Field(default=None, ge=0)
+    """Helpful prompts answered, for mixing into SFT; none: all of the sft share."""
+    rounds: int = Field(default=4, ge=1)
+    exemplars: Exemplars = "auto"
+    response: Sampling = Sampling()
+    critique: Sampling = Sampling()
+    revision: Sampling = Sampling()
+
+
+class Sft(Record):
+    """Stage sft: supervised fine-tuning on revisions and helpful responses."""
+
+    use: Literal["all", "last"] = "all"
+    """Which revisions become rows; the paper uses all (section 3.4)."""
+    helpful_ratio: float = Field(default=0.27, ge=0, lt=1)
+    """Share of helpful rows aimed at; the paper's data implies 0.27."""
+    lora: Lora | None = Lora()
+    max_length: int = Field(default=2048, ge=16)
+    trainer: dict[str, Any] = {}
+
+
+class Sample(Record):
+    """Stage sample: k responses per prompt from the policy."""
+
+    n_prompts: int | None = Field(default=None, ge=1)
+    k: int = Field(default=2, ge=2)
+    sampling: Sampling = Sampling()
+
+
+class Label(Record):
+    """Stage label: one drawn preference principle a pair, both orders, option log-probabilities."""
+
+    options: tuple[str, str] = ("A", "B")
+    exemplars: Exemplars = "auto"
+
+
+class Reward(Record):
+    """Stage reward: a scalar head trained on soft labels."""
+
+    heldout: float = Field(default=0.2, gt=0, lt=1)
+    """Share of prompts whose pairs only measure accuracy."""
+    lora: Lora | None = Lora()
+    max_length: int = Field(default=2048, ge=16)
+    trainer: dict[str, Any] = {}
+
+
+class Rl(Record):
+    """Stage rl: the policy against the reward model, with a KL penalty (`trainer.beta`)."""
+
+    method: Literal["rloo", "grpo"] = "rloo"
+    n_prompts: int | None = Field(default=None, ge=1)
+    lora: Lora | None = Lora()
+    max_prompt_length: int = Field(default=1024, ge=8)
+    reward_batch_size: int = Field(default=16, ge=1)
+    trainer: dict[str, Any] = {}
+
+
+class Evaluate(Record):
+    """Stage evaluate: base, SFT and RL policy on the same held-out prompts."""
+
+    n_prompts: int | None = Field(default=None, ge=2)
+    n_look_alike: int | None = Field(default=None, ge=0)
+    n_helpful: int | None = Field(default=None, ge=0)
+    sampling: Sampling = Sampling()
+
+
+class RunConfig(Record):
+    """Everything that decides what a run does."""
+
+    constitution: str
+    recipe: str | None = None
+    """The recipe's name, for the run's name only."""
+    seed: int = Field(default=0, ge=0)
+    models: Models = Models()
+    prompts: Prompts = Prompts()
+    engine: Engine = Engine()
+    revise: Revise = Revise()
+    sft: Sft = Sft()
+    sample: Sample = Sample()
+    label: Label = Label()
+    reward: Reward = Reward()
+    rl: Rl = Rl()
+    evaluate: Evaluate = Evaluate()
+    max_error_rate: float = Field(default=0.2, ge=0, le=1)
+    """Share of failed requests in a stage above which the run stops (exit code 3)."""

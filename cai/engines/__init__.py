@@ -1,0 +1,1 @@
+"""Engines: one interface over vLLM, transformers and a fake."""

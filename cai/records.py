@@ -1,0 +1,173 @@
+"""The data model: frozen records and their ids.
+
+`Prompt → Response → Critique → Revision (rounds 1..n)`; from the SL policy
+`Prompt → Response ×k → Label (A,B) and (B,A) → Preference`; held-out prompts `→ Response → Score`.
+
+An id is a digest of what made the record (parent, principle text, template, model, sampling, run
+seed), so the same run gives the same ids, resume is a look-up, and editing one principle changes
+the ids of exactly the records that drew it and of what follows from them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Finish = Literal["stop", "length", "error"]
+Split = Literal["sft", "preference", "rl", "eval"]
+Kind = Literal["red_team", "helpful", "look_alike"]
+
+
+def digest(*parts: object) -> str:
+    """20 hex digits that stand for `parts` (JSON values), the same in every process."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2**31) derived from `parts`."""
+    return int(digest("seed", *parts)[:8], 16) >> 1
+
+
+class Record(BaseModel):
+    """Frozen and strict: an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Sampling(Record):
+    """How a text is drawn. The paper samples at T = 1 always (section 3.2)."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1)
+    stop: tuple[str, ...] = ()
+
+
+class Generation(Record):
+    """Where a generated record comes from and how it ended."""
+
+    model: str
+    template: str | None
+    """Digest of the template and what it was filled with besides model text."""
+    sampling: Sampling
+    seed: int
+    finish: Finish
+    error: str | None = None
+    n_prompt_tokens: int = 0
+    n_tokens: int = 0
+    n_cached_tokens: int = 0
+    """Prompt tokens that the engine found in its prefix cache."""
+
+
+class Prompt(Record):
+    """A conversation that ends in a user's turn, waiting for a response."""
+
+    type: Literal["prompt"] = "prompt"
+    id: str
+    messages: tuple[Message, ...]
+    kind: Kind
+    area: str
+    source: str
+    """File or dataset and row: enough to find the row again."""
+    group: str
+    """Prompts of one dialogue share a group, and a split."""
+    split: Split
+
+
+class Response(Record):
+    """What a model answers to a prompt."""
+
+    type: Literal["response"] = "response"
+    id: str
+    prompt_id: str
+    sample: int
+    """Index among the responses of one model to one prompt."""
+    text: str
+    generation: Generation
+
+
+class Critique(Record):
+    """What is wrong with a response, under one principle."""
+
+    type: Literal["critique"] = "critique"
+    id: str
+    prompt_id: str
+    parent_id: str
+    """The response or revision that is criticised."""
+    round: int
+    principle_id: str
+    text: str
+    generation: Generation
+
+
+class Revision(Record):
+    """The response, rewritten after a critique."""
+
+    type: Literal["revision"] = "revision"
+    id: str
+    prompt_id: str
+    parent_id: str
+    """The critique that it answers."""
+    round: int
+    principle_id: str
+    text: str
+    generation: Generation
+
+
+class Label(Record):
+    """One judgement of one pair in one order."""
+
+    type: Literal["label"] = "label"
+    id: str
+    prompt_id: str
+    first_id: str
+    """The response shown as option A."""
+    second_id: str
+    principle_id: str
+    p_first: float | None
+    """P(first is better), normalised over the two options; none where unscored."""
+    logprobs: tuple[float, float] | None
+    """Log-probability (nats) of each option's token sequence, as shown."""
+    p_outside: float | None
+    """Probability mass on neither option."""
+    unscored: str | None
+    """Why there is no judgement."""
+    generation: Generation
+
+
+class Preference(Record):
+    """A pair with the mean of its labels in both orders (paper section 4.1: soft targets)."""
+
+    type: Literal["preference"] = "preference"
+    id: str
+    prompt_id: str
+    principle_id: str
+    chosen_id: str
+    rejected_id: str
+    p_chosen: float
+    """P(chosen is better), averaged over both orders; ≥ 0.5."""
+    orders_agree: bool
+    label_ids: tuple[str, str]
+
+
+AnyRecord = Annotated[
+    Prompt | Response | Critique | Revision | Label | Preference, Field(discriminator="type")
+]
+record_adapter: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
+
+
+def conversation(messages: Sequence[Message], *replies: str) -> tuple[Message, ...]:
+    """`messages` continued by `replies`, which alternate assistant, user, assistant…"""
+    roles: tuple[Literal["assistant", "user"], ...] = ("assistant", "user")
+    extra = (Message(role=roles[i % 2], content=text) for i, text in enumerate(replies))
+    return (*messages, *extra)

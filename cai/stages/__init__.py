@@ -1,0 +1,1 @@
+"""Stages: what each step of a run does with records, models and files."""

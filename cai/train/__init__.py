@@ -1,0 +1,1 @@
+"""Training: thin wrappers over TRL, each run as its own process."""

@@ -1,0 +1,75 @@
+"""What the orchestrator hands to a trainer's process, as `job.json` in the trainer's folder.
+
+The process reads `job.json` and `rows.jsonl` and leaves `metrics.jsonl` (a line per logging step),
+`checkpoint/` (a plain Hugging Face folder: safetensors, tokenizer, chat template; LoRA merged) and,
+last, `result.json`.
+"""
+
+from typing import Any, Literal
+
+from cai.config import Lora
+from cai.records import Record
+
+
+class SftJob(Record):
+    """Rows: `{"prompt": [message…], "completion": [message]}`."""
+
+    kind: Literal["sft"] = "sft"
+    model: str
+    lora: Lora | None
+    max_length: int
+    """Tokens per row; a longer row is counted as truncated."""
+    trainer: dict[str, Any]
+    """Fields of `trl.SFTConfig`."""
+    seed: int
+
+
+class RewardJob(Record):
+    """Rows: `{"chosen": [message…], "rejected": [message…], "p_chosen": float, "heldout": bool}`."""
+
+    kind: Literal["reward"] = "reward"
+    model: str
+    lora: Lora | None
+    max_length: int
+    trainer: dict[str, Any]
+    """Fields of `trl.RewardConfig`."""
+    seed: int
+
+
+class RlJob(Record):
+    """Rows: `{"prompt": [message…]}`."""
+
+    kind: Literal["rl"] = "rl"
+    model: str
+    reward_model: str
+    method: Literal["rloo", "grpo"]
+    lora: Lora | None
+    max_prompt_length: int
+    """Tokens; a longer prompt is left out and counted."""
+    reward_max_length: int
+    """Tokens of prompt and completion that the reward model reads; longer ones are cut at the left
+    and counted."""
+    reward_batch_size: int
+    trainer: dict[str, Any]
+    """Fields of `trl.RLOOConfig` or `trl.GRPOConfig`; `beta` is the weight of the KL penalty."""
+    seed: int
+
+
+class ScoreJob(Record):
+    """Rows: `{"id": str, "prompt": [message…], "text": str, "policy": folder or none}`.
+
+    Leaves `scores.jsonl`: `{"id", "reward", "n_tokens", "kl", "truncated"}` a row, where `reward` is
+    the reward model's scalar (none if the job has no reward model or the value is not finite) and
+    `kl` = log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over the text's tokens:
+    its mean over samples of the policy estimates KL(policy || base). None where `policy` is none.
+    """
+
+    kind: Literal["score"] = "score"
+    reward_model: str | None
+    base: str | None
+    max_length: int
+    batch_size: int
+    seed: int = 0
+
+
+Job = SftJob | RewardJob | RlJob | ScoreJob
