@@ -12,8 +12,10 @@ RECIPES = "recipes"
 
 
 def packaged(folder: str) -> Path:
-    """The folder as it travels in the wheel, or beside the package in a source checkout."""
-    inside = PACKAGE / folder
+    """The folder as it travels in the wheel, or in a source checkout."""
+    if folder == RECIPES:
+        return PACKAGE / RECIPES
+    inside = PACKAGE / "data" / folder
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 

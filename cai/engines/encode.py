@@ -1,0 +1,139 @@
+"""Messages become token ids; text inside a message can never become a control token.
+
+A chat template joins turns with control tokens (`<|im_start|>`, `<eos>`…). If a message's content
+holds the text of such a token, a plain `apply_chat_template` turns it into the real one, and the
+text can close its own turn (transformers#29279). Here every added token's text inside a content is
+masked before the template runs; afterwards it is put back and cut after its first character, so
+that it is encoded as ordinary text. Benign conversations get the ids of `apply_chat_template`.
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from cai.errors import ConfigError
+from cai.records import Message
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% elif message['role'] == 'user' %}{{ '\n\nHuman: ' + message['content'] }}"
+    "{% else %}{{ '\n\nAssistant: ' + message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
+)
+"""For base models, which have no template of their own: the dialogue format of the paper."""
+PLAIN_STOP = "\n\nHuman:"
+PLAIN_TURN = re.compile(r"\n\n(Human|Assistant|System):")
+
+
+class Choices(NamedTuple):
+    """A prompt and the continuations to be scored, as ids."""
+
+    prompt: list[int]
+    continuations: list[list[int]]
+
+
+class ChatEncoder:
+    """Encodes conversations with one tokenizer (a `PreTrainedTokenizerBase`)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.plain = tokenizer.chat_template is None
+        self.stop: tuple[str, ...] = (PLAIN_STOP,) if self.plain else ()
+        """Texts that end a response in addition to the end token."""
+        tokens = sorted((t for t in tokenizer.get_added_vocab() if t), key=len, reverse=True)
+        self._added: re.Pattern[str] | None = (
+            re.compile("|".join(re.escape(token) for token in tokens)) if tokens else None
+        )
+        self._ids: dict[str, int] = tokenizer.get_added_vocab()
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the prompt. A last message of the assistant's is left open, to be continued."""
+        rendered, masks = self._render(messages)
+        return self._encode_rendered(rendered, masks)
+
+    def encode_choices(self, messages: Sequence[Message], choices: Sequence[str]) -> Choices:
+        """The prompt and each choice's own ids after it.
+
+        Prompt and choice are encoded as one text, because a tokenizer may merge across the seam;
+        what all of them share is the prompt.
+        """
+        rendered, masks = self._render(messages)
+        whole = [self._encode_rendered(rendered + choice, masks) for choice in choices]
+        shared = shared_prefix(whole)
+        continuations = [ids[len(shared) :] for ids in whole]
+        if not all(continuations):
+            raise ConfigError(f"the options {list(choices)} are not distinct to this tokenizer")
+        return Choices(shared, continuations)
+
+    def _render(self, messages: Sequence[Message]) -> tuple[str, dict[str, str]]:
+        """The conversation as text with masked contents, and what each mask stands for."""
+        nonce, masks = secrets.token_hex(8), dict[str, str]()
+        turns = [{"role": m.role, "content": self._mask(m.content, nonce, masks)} for m in messages]
+        opened = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
+        text: str = self.tokenizer.apply_chat_template(
+            turns,
+            chat_template=PLAIN_TEMPLATE if self.plain else None,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        if opened is not None:
+            text += (" " if self.plain else "") + opened
+        return text, masks
+
+    def _mask(self, content: str, nonce: str, masks: dict[str, str]) -> str:
+        if self.plain:
+            content = PLAIN_TURN.sub(r"\n\1:", content)
+        if self._added is None:
+            return content
+
+        def mask(match: re.Match[str]) -> str:
+            key = f"\ue000{nonce}.{len(masks)}\ue001"
+            masks[key] = match[0]
+            return key
+
+        return self._added.sub(mask, content)
+
+    def _encode_rendered(self, text: str, masks: dict[str, str]) -> list[int]:
+        """Control tokens by their id, what stands between them as text."""
+        if self._added is None:
+            return self._encode_text(text, masks)
+        ids: list[int] = []
+        position = 0
+        for match in self._added.finditer(text):
+            ids += self._encode_text(text[position : match.start()], masks)
+            ids.append(self._ids[match[0]])
+            position = match.end()
+        return ids + self._encode_text(text[position:], masks)
+
+    def _encode_text(self, text: str, masks: dict[str, str]) -> list[int]:
+        ids: list[int] = []
+        for piece in self._harmless_pieces(text, masks):
+            ids += self.tokenizer.encode(piece, add_special_tokens=False)
+        return ids
+
+    def _harmless_pieces(self, text: str, masks: dict[str, str]) -> list[str]:
+        """The text with its masks undone, cut so that no piece holds a whole added token."""
+        if not any(mask in text for mask in masks):
+            return [text] if text else []
+        for mask, token in masks.items():
+            text = text.replace(mask, token)
+        pieces: list[str] = []
+        assert self._added is not None
+        while match := self._added.search(text):
+            cut = match.start() + 1
+            pieces.append(text[:cut])
+            text = text[cut:]
+        return [*pieces, text] if text else pieces
+
+
+def shared_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """The longest prefix of all."""
+    prefix: list[int] = []
+    for column in zip(*sequences, strict=False):
+        if len(set(column)) > 1:
+            break
+        prefix.append(column[0])
+    return prefix

@@ -1,0 +1,196 @@
+"""An engine in a child process: its end frees everything, its crash is an error, not a hang."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cai.engines.base import Completion, Request
+from cai.errors import ConfigError, EngineError, MissingDependency
+from cai.records import Record
+
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Environment of every child: no library phones home."""
+POLL_S = 0.2
+LAST_LINES = 12
+
+
+class EngineSettings(Record):
+    """What the child loads."""
+
+    kind: str
+    model: str
+    """A local folder."""
+    max_context: int
+    capacity: int
+    dtype: str = "auto"
+    options: dict[str, Any] = {}
+    stall_s: float = 600
+    share: float = 1.0
+    """Part of a GPU's memory it may take: below 1 where a stage holds several engines."""
+
+
+def context_limit(path: Path, max_context: int) -> int:
+    """Tokens that a model can hold: the lesser of its own limit and `max_context`."""
+    config = json.loads((path / "config.json").read_text())
+    config = config.get("text_config", config)
+    return min(max_context, int(config.get("max_position_embeddings", max_context)))
+
+
+def prompt_too_long(request_id: str, n_tokens: int, context: int) -> Completion | None:
+    """An error completion if the prompt leaves no room for a token, else none."""
+    if n_tokens < context:
+        return None
+    error = f"the prompt has {n_tokens} tokens; with one generated the context holds {context}"
+    return Completion(request_id, "", "error", n_tokens, error=error)
+
+
+def last_lines(log: Path, n: int = LAST_LINES) -> str:
+    """The end of a child's log, as far as it says something."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return "\n".join(f"    {line[:200]}" for line in lines[-n:])
+
+
+class EngineProcess:
+    """Runs `python -m cai.engines.worker` and passes requests and completions through a socket."""
+
+    def __init__(self, settings: EngineSettings, log: Path) -> None:
+        if settings.kind == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise MissingDependency(
+                "vLLM is not installed: pip install 'cai-toolkit[vllm]' (on a CPU: "
+                "pip install --no-deps -r requirements/cpu.txt), or --set engine.kind=transformers"
+            )
+        if importlib.util.find_spec("torch") is None:
+            raise MissingDependency("torch is not installed: pip install 'cai-toolkit[train]'")
+        self.model = settings.model
+        self.capacity = settings.capacity
+        self._log, self._stall_s = log, settings.stall_s
+        self._in_flight = 0
+        self._ready: deque[Completion] = deque()
+        ours, theirs = socket.socketpair()
+        with theirs, log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "cai.engines.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | TELEMETRY_OFF | vllm_environment(),
+                # A terminal's Ctrl-C reaches the parent alone, which ends the child in good order.
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send(settings)
+        self._last_news = time.monotonic()
+        self._await_start()
+
+    def _await_start(self) -> None:
+        while not self._connection.poll(POLL_S):
+            self._check_stall("did not start")
+        failure = self._receive()
+        if failure:
+            self.close()
+            raise EngineError(f"{self.model}: {failure}\n(log: {self._log})")
+        self._last_news = time.monotonic()
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            self._child.wait()
+            raise self._dead() from error
+
+    def _dead(self) -> EngineError:
+        code = self._child.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        hint = (
+            "; if memory ran out lower engine.capacity or engine.max_context" if code == -9 else ""
+        )
+        return EngineError(
+            f"the engine of {self.model} {how}{hint}; what is on disk is kept and the same command "
+            f"continues (log: {self._log})\n{last_lines(self._log)}"
+        )
+
+    def _check_stall(self, what: str) -> None:
+        if time.monotonic() - self._last_news > self._stall_s:
+            self.close()
+            raise EngineError(
+                f"the engine of {self.model} {what} within {self._stall_s:.0f} s; if that is too "
+                f"short raise engine.stall_s (log: {self._log})\n{last_lines(self._log)}"
+            )
+
+    def submit(self, request: Request) -> None:
+        try:
+            self._connection.send(request)
+        except OSError as error:
+            self._child.wait()
+            raise self._dead() from error
+        self._in_flight += 1
+
+    def poll(self) -> list[Completion]:
+        if not self._connection.poll(POLL_S):
+            self._check_stall("completed nothing")
+            return []
+        completions: list[Completion] = self._receive()
+        while self._connection.poll(0):
+            completions += self._receive()
+        self._in_flight -= len(completions)
+        self._last_news = time.monotonic()
+        return completions
+
+    def close(self) -> None:
+        self._connection.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def vllm_environment() -> dict[str, str]:
+    """Settings that vLLM reads from the environment; the user's own win."""
+    cores = sorted(os.sched_getaffinity(0))
+    wanted = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "4",
+        "VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}-{cores[-1]}",
+        "OMP_NUM_THREADS": str(len(cores)),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # The log-probability kernel is compiled at its first use: half a minute, and a compiler.
+        "TORCHDYNAMO_DISABLE": "0" if has_gpu() else "1",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU is visible, without importing torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/nvidiactl").exists()
+
+
+def open_engine_in_process(settings: EngineSettings) -> Any:
+    """Load an engine here: the child's side. Raises ConfigError for a wrong setting."""
+    if settings.kind == "vllm":
+        from cai.engines.vllm import VllmEngine
+
+        return VllmEngine(settings)
+    if settings.kind == "transformers":
+        from cai.engines.transformers import TransformersEngine
+
+        return TransformersEngine(settings)
+    raise ConfigError(f"engine.kind {settings.kind}: expected vllm, transformers or fake")

@@ -1,0 +1,151 @@
+"""The reference engine: batched `generate` of transformers, on whatever device there is."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
+
+from cai.engines.base import Completion, Request
+from cai.engines.choices import add_up, questions
+from cai.engines.encode import ChatEncoder
+from cai.engines.process import EngineSettings, context_limit, prompt_too_long
+from cai.records import Finish
+
+Row = tuple[Request, list[int]]
+
+
+class SeededSampling(LogitsProcessor):
+    """Draws each row from its own seed, inside a greedy `generate`.
+
+    `argmax(log p + Gumbel noise)` is a draw from p (the Gumbel-max trick), so one batch can hold
+    rows of different temperature, top-p and seed, which `do_sample` cannot.
+    """
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._samplings = [request.sampling for request, _ in rows]
+        self._generators = [torch.Generator().manual_seed(request.seed) for request, _ in rows]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores`: logits (B, V)."""
+        for row, (sampling, generator) in enumerate(
+            zip(self._samplings, self._generators, strict=True)
+        ):
+            if sampling.temperature == 0:
+                continue
+            logprobs = (scores[row].float() / sampling.temperature).log_softmax(-1)
+            if sampling.top_p < 1:
+                logprobs = nucleus(logprobs, sampling.top_p)
+            uniform = torch.rand(len(logprobs), generator=generator).to(logprobs.device)
+            scores[row] = logprobs - (-uniform.clamp_min(1e-20).log()).log()
+        return scores
+
+
+def nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Log-probabilities (V,) with all but the smallest set of mass `top_p` at -inf."""
+    ordered, order = logprobs.sort(descending=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    return logprobs.index_fill(0, order[before >= top_p], float("-inf"))
+
+
+class TransformersEngine:
+    """Answers a batch at a time."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        path = Path(settings.model)
+        self.model = settings.model
+        self.capacity = settings.capacity
+        self.context = context_limit(path, settings.max_context)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        auto = "bfloat16" if self._device == "cuda" else "float32"
+        dtype = getattr(torch, auto if settings.dtype == "auto" else settings.dtype)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        self._encoder = ChatEncoder(self._tokenizer)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+        self._model.to(self._device).eval()
+        self._waiting: deque[Request] = deque()
+        ends = self._model.generation_config.eos_token_id
+        self._ends: set[int] = set(ends if isinstance(ends, list) else [ends])
+
+    def submit(self, request: Request) -> None:
+        self._waiting.append(request)
+
+    def poll(self) -> list[Completion]:
+        """The next batch's completions."""
+        with torch.inference_mode():
+            if self._waiting and self._waiting[0].choices:
+                return [self._score(self._waiting.popleft())]
+            return self._generate(self._next_batch())
+
+    def _next_batch(self) -> list[Request]:
+        batch: list[Request] = []
+        while self._waiting and len(batch) < self.capacity and not self._waiting[0].choices:
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _score(self, request: Request) -> Completion:
+        prompt, continuations = self._encoder.encode_choices(request.messages, request.choices)
+        longest = max(len(ids) for ids in continuations)
+        if error := prompt_too_long(request.id, len(prompt) + longest - 1, self.context):
+            return error
+        answers: dict[tuple[int, ...], dict[int, float]] = {}
+        for prefix, tokens in questions(continuations).items():
+            ids = torch.tensor([[*prompt, *prefix]], device=self._device)
+            logprobs = self._model(ids).logits[0, -1].float().log_softmax(-1)
+            answers[prefix] = {token: float(logprobs[token]) for token in tokens}
+        scores = add_up(continuations, answers)
+        return Completion(request.id, "", "stop", len(prompt), choice_logprobs=scores)
+
+    def _generate(self, batch: list[Request]) -> list[Completion]:
+        done: list[Completion] = []
+        rows: list[Row] = []
+        for request in batch:
+            ids = self._encoder.encode(request.messages)
+            error = prompt_too_long(request.id, len(ids), self.context)
+            done += [error] if error else []
+            rows += [] if error else [(request, ids)]
+        return done + (self._run(rows) if rows else [])
+
+    def _run(self, rows: list[Row]) -> list[Completion]:
+        """One `generate` over a left-padded batch."""
+        width = max(len(ids) for _, ids in rows)
+        pad = min(self._ends)
+        ids = torch.tensor([[pad] * (width - len(p)) + p for _, p in rows])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for _, p in rows])
+        output = self._model.generate(
+            ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            do_sample=False,
+            max_new_tokens=max(self._limit(row) for row in rows),
+            pad_token_id=pad,
+            logits_processor=[SeededSampling(rows)],
+        )
+        return [
+            self._completion(row, text)
+            for row, text in zip(rows, output[:, width:].tolist(), strict=True)
+        ]
+
+    def _limit(self, row: Row) -> int:
+        request, prompt = row
+        return min(request.sampling.max_tokens, self.context - len(prompt))
+
+    def _completion(self, row: Row, ids: list[int]) -> Completion:
+        """Cut a row at its own end token, stop text or limit: the batch runs to the longest."""
+        request, prompt = row
+        finish: Finish = "length"
+        ids = ids[: self._limit(row)]
+        for index, token in enumerate(ids):
+            if token in self._ends:
+                ids, finish = ids[: index + 1], "stop"
+                break
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        for stop in (*request.sampling.stop, *self._encoder.stop):
+            if stop in text:
+                text, finish = text[: text.index(stop)], "stop"
+        return Completion(request.id, text, finish, len(prompt), len(ids))
+
+    def close(self) -> None:
+        self._waiting.clear()

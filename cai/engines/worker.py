@@ -1,0 +1,41 @@
+"""The child's side of `EngineProcess`: `python -m cai.engines.worker FD`."""
+
+import sys
+from multiprocessing.connection import Connection
+
+from cai.engines.process import open_engine_in_process
+from cai.errors import CaiError
+
+
+def serve(connection: Connection) -> None:
+    """Load the engine, then work until the parent closes the connection.
+
+    Between two steps every request that has arrived is taken in, so that a chain's next request
+    joins the running batch at once.
+    """
+    try:
+        engine = open_engine_in_process(connection.recv())
+    except CaiError as error:
+        connection.send(str(error))
+        return
+    connection.send("")
+    in_flight = 0
+    while True:
+        while connection.poll(0 if in_flight else None):
+            engine.submit(connection.recv())
+            in_flight += 1
+        if completions := engine.poll():
+            in_flight -= len(completions)
+            connection.send(completions)
+
+
+def main() -> None:
+    connection = Connection(int(sys.argv[1]))
+    try:
+        serve(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # The parent has closed the engine, or is gone.
+
+
+if __name__ == "__main__":
+    main()

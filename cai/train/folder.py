@@ -1,0 +1,189 @@
+"""A trainer's folder: its files, how they are replaced, which of them survive a crash.
+
+`rows.jsonl job.json` go in; `log.txt metrics.jsonl trainer/checkpoint-N/` grow while it trains;
+`checkpoint/` (or `scores.jsonl`) and, last, `result.json` come out. Light: imports no torch.
+"""
+
+import filecmp
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from cai.train.jobs import Job
+
+ROWS = "rows.jsonl"
+JOB = "job.json"
+LOG = "log.txt"
+METRICS = "metrics.jsonl"
+TRAINER = "trainer"
+CHECKPOINT = "checkpoint"
+SCORES = "scores.jsonl"
+ERROR = "error.json"
+RESULT = "result.json"
+
+
+def prepare(job: Job, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the job and its rows. What an earlier attempt left stays only if both are unchanged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new_rows, old_rows = folder / f"{ROWS}.tmp", folder / ROWS
+    write_lines(new_rows, rows)
+    text = job.model_dump_json(indent=1) + "\n"
+    same_rows = old_rows.is_file() and filecmp.cmp(new_rows, old_rows, shallow=False)
+    if not (same_rows and holds(folder / JOB, text)):
+        clear(folder)
+    publish(new_rows, old_rows)
+    write_text(folder / JOB, text)
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether the file is there and says exactly `text`."""
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def clear(folder: Path) -> None:
+    """Remove what a trainer leaves; files that are not its own stay."""
+    for name in (RESULT, ERROR, JOB, ROWS, METRICS, SCORES, LOG):
+        (folder / name).unlink(missing_ok=True)
+    for name in (TRAINER, CHECKPOINT, f"{CHECKPOINT}.tmp"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def rewind(folder: Path) -> int:
+    """Go back to the newest complete checkpoint: drop what came after it. Returns its step, or 0."""
+    newest = newest_checkpoint(folder)
+    step = step_of(newest) if newest else 0
+    for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
+        if step_of(checkpoint) > step:
+            shutil.rmtree(checkpoint)
+    kept = [line for line in read_metrics(folder) if line["step"] <= step]
+    write_lines(folder / f"{METRICS}.tmp", kept)
+    publish(folder / f"{METRICS}.tmp", folder / METRICS)
+    (folder / ERROR).unlink(missing_ok=True)
+    return step
+
+
+def step_of(checkpoint: Path) -> int:
+    """N of `checkpoint-N`; -1 for anything else."""
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else -1
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete `trainer/checkpoint-N` with the largest N: the place to resume from."""
+    found = sorted((folder / TRAINER).glob("checkpoint-*"), key=step_of, reverse=True)
+    return next((path for path in found if step_of(path) > 0 and is_complete(path)), None)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether the process that wrote `checkpoint` got to its end: every part opens as a whole.
+
+    The Trainer writes weights, optimizer, scheduler, random state and its own state one after the
+    other, in place, so that a killed process leaves a folder that looks like a checkpoint.
+    """
+    weights = list(checkpoint.glob("*.safetensors"))
+    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
+    archives += checkpoint.glob("rng_state*.pth")
+    return (
+        bool(weights)
+        and all(map(is_whole, weights))
+        and shards(checkpoint) <= {path.name for path in weights}
+        and all(map(zipfile.is_zipfile, archives))
+        and read_json(checkpoint / "trainer_state.json") is not None
+    )
+
+
+def shards(checkpoint: Path) -> set[str]:
+    """Names of the weight files that the index asks for; none if the weights are in one file."""
+    index = read_json(checkpoint / "model.safetensors.index.json")
+    return set(cast(dict[str, str], index["weight_map"]).values()) if index else set()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file has the length that its header promises."""
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        raw = file.read(min(n_header, total))
+    try:
+        header = cast(dict[str, Any], json.loads(raw))
+    except ValueError:
+        return False
+    header.pop("__metadata__", None)
+    ends = [tensor["data_offsets"][1] for tensor in header.values()]
+    return total == 8 + n_header + max(ends, default=0)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The job's rows."""
+    return list(read_lines(folder / ROWS))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """What was logged so far, a dict per logging step; a torn last line is left out."""
+    path = folder / METRICS
+    return list(read_lines(path)) if path.exists() else []
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON of each complete line."""
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in the file; none if there is no such file or it does not parse."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON line per row, and to the disk."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a JSON line, for a reader that follows the file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace `path` as a whole: a reader finds the old content, or all of the new."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` as a whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name, in one step that survives a power cut."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    os.replace(temporary, path)
+    sync_path(path.parent)
+
+
+def sync_path(path: Path) -> None:
+    """fsync a file or folder by name."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

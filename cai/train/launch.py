@@ -1,0 +1,208 @@
+"""Runs one training or scoring job in its own process, so that its memory is truly free after it.
+
+Light: the command line imports this module, so it imports no torch.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cai import errors
+from cai.errors import CaiError, ConfigError, DiskFull, TrainError
+from cai.train import folder as files
+from cai.train.jobs import Job
+
+SPREAD = ("sft", "reward", "rl")
+"""Kinds of job that `accelerate launch` spreads over the visible GPUs."""
+POLL_S = 0.1
+GRACE_S = 10.0
+"""Seconds between the polite and the impolite end of a child."""
+LOG_LINES = 15
+
+ENVIRONMENT = {
+    # transformers, datasets, huggingface-hub and TRL
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # every model of a job is a local folder: whatever still asks the hub is a mistake
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONUNBUFFERED": "1",
+    # a file torch.py in the user's folder must not become the torch of the trainer
+    "PYTHONSAFEPATH": "1",
+}
+TRACEBACK = "Traceback (most recent call last):"
+LAUNCHER = ("ChildFailedError", "CalledProcessError")
+OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|MemoryError", re.I)
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    rows: Iterable[dict[str, Any]],
+    on_metrics: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Run `job` on `rows` in `folder` and return its `result.json`.
+
+    An unchanged job that has its result is not run again; one that was interrupted goes on from its
+    newest complete checkpoint. `on_metrics` gets each line of `metrics.jsonl` (those from before an
+    interruption first). Raises TrainError, DiskFull, or what the child itself raised (ConfigError).
+    """
+    files.prepare(job, folder, rows)
+    done = files.read_json(folder / files.RESULT)
+    if done is not None:
+        return done
+    files.rewind(folder)
+    log = folder / files.LOG
+    log_start = log.stat().st_size if log.exists() else 0
+    child = start_child(job, folder)
+    try:
+        follow(child, folder / files.METRICS, on_metrics)
+    finally:
+        end(child)
+    result = files.read_json(folder / files.RESULT)
+    if result is None:
+        raise failure(job, folder, child.returncode, log_start)
+    return result
+
+
+def start_child(job: Job, folder: Path) -> subprocess.Popen[bytes]:
+    """Start the trainer, in a process group of its own; what it prints goes to `log.txt`."""
+    with (folder / files.LOG).open("ab") as log:
+        return subprocess.Popen(
+            command(job.kind, folder.absolute()),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+
+
+def command(kind: str, folder: Path) -> list[str]:
+    """The child's command line: plain Python, or `accelerate launch` for more than one process."""
+    module = ["-m", "cai.train.child", str(folder)]
+    n = n_processes(kind)
+    if n == 1:
+        return [sys.executable, *module]
+    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(n)]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--multi_gpu"] if n_gpus() else ["--cpu"]
+    return [sys.executable, *launch, *module]
+
+
+def environment() -> dict[str, str]:
+    """The child's environment: telemetry off, this very package, the pid to watch."""
+    env = os.environ | ENVIRONMENT | {"CAI_PARENT_PID": str(os.getpid())}
+    root = Path(__file__).parents[2]
+    if root.name != "site-packages":
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH")]))
+    return env
+
+
+def n_processes(kind: str) -> int:
+    """Processes for a job: one a GPU, or `CAI_NUM_PROCESSES`. Raises ConfigError if that is none."""
+    if kind not in SPREAD:
+        return 1
+    given = os.environ.get("CAI_NUM_PROCESSES")
+    if given is None:
+        return max(1, n_gpus())
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"CAI_NUM_PROCESSES={given}: expected a whole number, 1 or more")
+    return int(given)
+
+
+def n_gpus() -> int:
+    """How many NVIDIA GPUs a child will see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = visible.split(",")
+        # CUDA stops reading at the first invalid entry
+        stop = next((i for i, name in enumerate(names) if name.strip() in ("", "-1")), len(names))
+        return stop
+    driver = Path("/proc/driver/nvidia/gpus")
+    if driver.is_dir():
+        return len(list(driver.iterdir()))
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listing = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+
+
+def follow(
+    child: subprocess.Popen[bytes], metrics: Path, on_metrics: Callable[[dict[str, Any]], None]
+) -> None:
+    """Hand on each line of `metrics` until the child has ended."""
+    running, torn = True, ""
+    with metrics.open(encoding="utf-8") as file:
+        while running:
+            running = child.poll() is None
+            *lines, torn = (torn + file.read()).split("\n")
+            for line in lines:
+                on_metrics(json.loads(line))
+            if running:
+                time.sleep(POLL_S)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End the child and whatever it started; nothing happens where all have ended."""
+    if child.poll() is None:
+        signal_group(child.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_S)
+    signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Signal a process group that may be gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def failure(job: Job, folder: Path, code: int, log_start: int) -> CaiError:
+    """The error of a child that left no result: its own, or what its log says."""
+    said = files.read_json(folder / files.ERROR)
+    if said is not None:
+        return getattr(errors, said["type"])(said["message"])
+    with (folder / files.LOG).open("rb") as file:
+        file.seek(log_start)
+        lines = file.read().decode(errors="replace").splitlines()
+    reason = gist(lines) or "it printed nothing"
+    tail = "\n".join(f"  {line}" for line in lines[-LOG_LINES:])
+    message = f"{job.kind}: {reason} ({how_it_ended(code)}; log: {folder / files.LOG})"
+    if "No space left on device" in tail:
+        return DiskFull(f"{message}; free some space and run the same command again\n{tail}")
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or OUT_OF_MEMORY.search(tail):
+        field = "evaluate's batch size" if job.kind == "score" else f"{job.kind}.trainer."
+        field += "" if job.kind == "score" else "per_device_train_batch_size"
+        message += f"; probably out of memory: lower {field}"
+    return TrainError(f"{message}\n{tail}")
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words."""
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def gist(lines: list[str]) -> str:
+    """The line that says what went wrong: the last of the last traceback, or just the last line."""
+    plain = [re.sub(r"^\[rank\d+\]:\s?", "", line) for line in lines]
+    starts = [i for i, line in enumerate(plain) if line.strip() == TRACEBACK]
+    for start in reversed(starts):
+        after = (line for line in plain[start + 1 :] if line and not line[0].isspace())
+        found = next(after, "")
+        if found and not any(name in found for name in LAUNCHER):
+            return found
+    return next((line.strip() for line in reversed(plain) if line.strip()), "")

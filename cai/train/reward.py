@@ -1,0 +1,180 @@
+"""A reward model trained on soft labels: P(chosen is better), not just which one was.
+
+Bai et al. 2022 (section 4.1): soft labels "led to much better results". TRL's RewardTrainer knows
+hard ones only, so its loss is replaced here.
+"""
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from torch.nn.functional import logsigmoid
+from transformers import set_seed
+from trl import RewardConfig, RewardTrainer
+
+from cai.errors import ConfigError
+from cai.train import folder as files
+from cai.train.jobs import RewardJob
+from cai.train.reward_model import RewardModel, load_classifier
+from cai.train.setup import (
+    MetricsCallback,
+    fit,
+    lora_config,
+    on_gpu,
+    progress,
+    save_checkpoint,
+    training_arguments,
+)
+from cai.train.tokens import Chat
+
+
+class Pair(NamedTuple):
+    """A preference, tokenised: ids of both conversations, and the row it comes from."""
+
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    row: dict[str, Any]
+
+
+class SoftRewardTrainer(RewardTrainer):
+    """TRL's trainer with `-(p·logσ(d) + (1-p)·logσ(-d))`, where d is chosen minus rejected score.
+
+    p = P(chosen is better) travels in the column `margin`, which TRL's collator already carries.
+    """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The soft loss. What TRL logs (accuracy, margin, rewards) stays as it is."""
+        p = inputs["margin"]
+        stock = {name: value for name, value in inputs.items() if name != "margin"}
+        _, outputs = super().compute_loss(model, stock, True, num_items_in_batch)
+        chosen, rejected = torch.chunk(outputs.logits.squeeze(-1).float(), chunks=2)
+        d = chosen - rejected
+        loss = -(p * logsigmoid(d) + (1 - p) * logsigmoid(-d)).mean()
+        if self.args.center_rewards_coefficient is not None:
+            loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def train(job: RewardJob, folder: Path) -> dict[str, Any]:
+    """Train on the rows that are not held out, leave `checkpoint/`, return `result.json`'s content.
+
+    Raises ConfigError if no pair is left to train on.
+    """
+    chat = Chat(job.model)
+    set_seed(job.seed)
+    # float32 throughout: the head and the small gaps between soft-labelled scores need it
+    model = load_classifier(job.model, torch.float32)
+    chat.set_distinct_pad(model)
+    logging.info("loaded %s", job.model)
+    pairs = [encode(chat, row) for row in files.read_rows(folder)]
+    fitting = [pair for pair in pairs if longest(pair) <= job.max_length]
+    training = [pair for pair in fitting if not pair.row["heldout"]]
+    heldout = [pair for pair in fitting if pair.row["heldout"]]
+    if not training:
+        raise ConfigError(
+            f"reward: none of {len(pairs)} pairs is left to train on: {len(pairs) - len(fitting)} are "
+            f"longer than {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
+        )
+    trainer = make_trainer(job, folder, (model, chat.tokenizer), training)
+    metrics = fit(trainer, folder, moves="loss")
+    counts = {
+        "n_rows": len(pairs),
+        "n_too_long": len(pairs) - len(fitting),
+        "n_train": len(training),
+        "n_heldout": len(heldout),
+    }
+    if not trainer.accelerator.is_main_process:
+        return counts
+    save_checkpoint(trainer, chat.tokenizer, folder)
+    batch_size = 2 * trainer.args.per_device_train_batch_size
+    del trainer, model
+    gc.collect()
+    if on_gpu():
+        torch.cuda.empty_cache()
+    saved = RewardModel(folder / files.CHECKPOINT, job.max_length, batch_size)
+    return counts | progress(metrics) | measure(saved, training, heldout)
+
+
+def encode(chat: Chat, row: dict[str, Any]) -> Pair:
+    """Tokenise both sides."""
+    return Pair(chat.ids(row["chosen"]), chat.ids(row["rejected"]), row)
+
+
+def longest(pair: Pair) -> int:
+    """Tokens of the longer side."""
+    return max(len(pair.chosen_ids), len(pair.rejected_ids))
+
+
+def make_trainer(
+    job: RewardJob, folder: Path, loaded: tuple[Any, Any], pairs: list[Pair]
+) -> SoftRewardTrainer:
+    """The trainer over tokenised pairs; `loaded` is (model, tokenizer)."""
+    model, tokenizer = loaded
+    # max_length=None: longer pairs are counted and left out already, TRL would not say so
+    usual = {"learning_rate": 1e-3 if job.lora else 1e-5}
+    args = training_arguments(job, folder, RewardConfig, {"max_length": None}, usual)
+    columns = {
+        "chosen_ids": [pair.chosen_ids for pair in pairs],
+        "rejected_ids": [pair.rejected_ids for pair in pairs],
+        "margin": [float(pair.row["p_chosen"]) for pair in pairs],
+    }
+    return SoftRewardTrainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=tokenizer,
+        peft_config=lora_config(job.lora, "SEQ_CLS"),
+        callbacks=[MetricsCallback(folder)],
+    )
+
+
+def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> dict[str, Any]:
+    """Accuracies of the saved checkpoint, and its mean score gap on the training pairs."""
+    gaps = score_gaps(model, training)
+    finite = [gap for gap in gaps if gap is not None]
+    share, low, high = accuracy(score_gaps(model, heldout))
+    return {
+        "accuracy_heldout": share,
+        "accuracy_heldout_low": low,
+        "accuracy_heldout_high": high,
+        "accuracy_train": accuracy(gaps)[0],
+        "margin_train": sum(finite) / len(finite) if finite else None,
+        "n_not_finite": model.n_not_finite,
+    }
+
+
+def score_gaps(model: RewardModel, pairs: list[Pair]) -> list[float | None]:
+    """Score of chosen minus score of rejected; none where either is not finite."""
+    chosen = model.score([pair.row["chosen"] for pair in pairs])
+    rejected = model.score([pair.row["rejected"] for pair in pairs])
+    both = zip(chosen, rejected, strict=True)
+    return [None if a is None or b is None else a - b for a, b in both]
+
+
+def accuracy(gaps: list[float | None]) -> tuple[float | None, float | None, float | None]:
+    """Share of pairs with the chosen one on top, and its 95 % Wilson interval.
+
+    A tie counts as half, a score that is not finite as wrong. None where there is no pair.
+    """
+    if not gaps:
+        return None, None, None
+    n = len(gaps)
+    right = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps if gap is not None)
+    return (right / n, *wilson(right / n, n))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % score interval of a share of `n` (Wilson 1927)."""
+    z = 1.959964
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return middle - half, middle + half

@@ -1,0 +1,88 @@
+"""Reads scores from a trained reward model, with the same tokens as it was trained on."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from cai.train.setup import on_gpu
+from cai.train.tokens import Chat, Conversation
+
+def load_classifier(path: str, dtype: torch.dtype) -> Any:
+    """The model of a local folder with one scalar head; a new head if the folder has none."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        path,
+        num_labels=1,
+        dtype=dtype,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+
+
+class RewardModel:
+    """A trained reward model, ready to score conversations. Higher is better."""
+
+    def __init__(self, path: str | Path, max_length: int, batch_size: int) -> None:
+        """Load the folder `path`. `max_length` is in tokens, `batch_size` in conversations."""
+        self.chat = Chat(str(path))
+        self.model = load_classifier(str(path), torch.bfloat16 if on_gpu() else torch.float32)
+        if on_gpu():
+            exact_head(self.model)
+            self.model.to(torch.device("cuda", torch.cuda.current_device()))
+        self.model.eval()
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.n_truncated = 0
+        """Conversations so far that lost tokens at their left."""
+        self.n_not_finite = 0
+        """Conversations so far whose score was NaN or infinite."""
+
+    def score(self, conversations: Sequence[Conversation]) -> list[float | None]:
+        """One scalar for each, in order; none where it is not finite."""
+        ids = [self.chat.ids(conversation) for conversation in conversations]
+        self.n_truncated += sum(len(row) > self.max_length for row in ids)
+        ids = [row[-self.max_length :] for row in ids]
+        scores: list[float | None] = [None] * len(ids)
+        for batch in by_length(ids, self.batch_size):
+            values = self.forward([ids[i] for i in batch])
+            for i, value, ok in zip(batch, values.tolist(), values.isfinite().tolist(), strict=True):
+                scores[i] = value if ok else None
+        self.n_not_finite += scores.count(None)
+        return scores
+
+    @torch.inference_mode()
+    def forward(self, batch: list[list[int]]) -> torch.Tensor:
+        """Scores [len(batch)] of one micro-batch, padded at the right as in training."""
+        ids, mask = padded(batch, self.chat.tokenizer.pad_token_id)
+        device = self.model.device
+        output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        return output.logits[:, 0].float().cpu()
+
+
+def exact_head(model: Any) -> None:
+    """Compute the scalar in float32: bfloat16 resolves scores around 2 to 0.016 only."""
+    model.score.float()
+    model.score.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+
+
+def by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Indices into `ids` in batches of `size`, the longest first: memory runs out at once or never."""
+    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+    yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def padded(
+    batch: Sequence[Sequence[int]], pad_id: int, *, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both [len(batch), longest]."""
+    width = max(map(len, batch))
+    ids = torch.full((len(batch), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(batch), width), dtype=torch.long)
+    for i, row in enumerate(batch):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = 1
+    return ids, mask

@@ -1,0 +1,187 @@
+"""What every trainer needs: the model, TRL's arguments, metrics, the saved checkpoint."""
+
+import dataclasses
+import difflib
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from cai.config import Lora
+from cai.errors import ConfigError, TrainError
+from cai.train import folder as files
+from cai.train.jobs import RewardJob, RlJob, SftJob
+
+TrainerJob = SftJob | RewardJob | RlJob
+
+transformers_logging.disable_progress_bar()
+
+
+def on_gpu() -> bool:
+    """Whether this process trains on a GPU."""
+    return torch.cuda.is_available()
+
+
+def load_policy(path: str, lora: Lora | None) -> Any:
+    """The language model of a local folder: float32, or bfloat16 under LoRA on a GPU."""
+    # weights that are trained themselves lose small updates in bfloat16
+    dtype = torch.bfloat16 if on_gpu() and lora is not None else torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, trust_remote_code=False, local_files_only=True, use_safetensors=True
+    )
+    generation = model.generation_config
+    if not generation.do_sample and (generation.temperature or generation.top_p):
+        # save_pretrained refuses sampling values beside do_sample=False, which some models ship
+        generation.do_sample = True
+    return model
+
+
+def training_arguments(
+    job: TrainerJob, folder: Path, cls: type, fixed: dict[str, Any], usual: dict[str, Any]
+) -> Any:
+    """TRL's arguments: the user's `trainer` fields over the `usual` ones, under the `fixed` ones.
+
+    Raises ConfigError for a field that `cls` lacks, that cai sets itself, or with a refused value.
+    """
+    fixed = shared_fixed(job, folder) | fixed
+    stage, given = job.kind, job.trainer
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in given:
+        if name in fixed:
+            raise ConfigError(f"{stage}.trainer.{name}: cai sets this itself; remove it")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"see the documentation of {cls.__name__}"
+            raise ConfigError(f"{stage}.trainer.{name}: {cls.__name__} has no such field; {hint}")
+    try:
+        return cls(**(shared_usual(job) | usual | given | fixed))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{stage}.trainer: {cls.__name__} refuses it: {error}") from error
+
+
+def shared_fixed(job: TrainerJob, folder: Path) -> dict[str, Any]:
+    """Fields that the run folder, resume and the NaN guard rely on."""
+    return {
+        "output_dir": str(folder / files.TRAINER),
+        "seed": job.seed,
+        "use_cpu": not on_gpu(),
+        "disable_tqdm": True,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        # transformers would replace a NaN loss by the mean of the others
+        "logging_nan_inf_filter": False,
+        "save_only_model": False,
+    }
+
+
+def shared_usual(job: TrainerJob) -> dict[str, Any]:
+    """Fields that the user may set otherwise."""
+    return {
+        "report_to": "none",
+        "bf16": on_gpu() and not job.trainer.get("fp16"),
+        # recomputing activations costs time and saves memory, of which a CPU has enough
+        "gradient_checkpointing": on_gpu(),
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 2,
+    }
+
+
+def lora_config(lora: Lora | None, task: str) -> LoraConfig | None:
+    """peft's config for `task` (CAUSAL_LM, or SEQ_CLS, which trains the score head as a whole)."""
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type=task,
+    )
+
+
+class MetricsCallback(TrainerCallback):
+    """Appends what the trainer logs to `metrics.jsonl`; stops it where numbers are not finite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / files.METRICS
+        earlier = files.read_metrics(folder)
+        self.start = time.monotonic() - (earlier[-1]["time_s"] if earlier else 0.0)
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Write one line: the logged numbers and `step`, `max_steps`, `time_s`."""
+        logs = given["logs"]
+        if "loss" not in logs:
+            return
+        guarded = ("loss",) if args.fp16 else ("loss", "grad_norm")
+        for name in guarded:
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise TrainError(
+                    f"step {state.global_step}: {name} is {logs[name]}; lower "
+                    "trainer.learning_rate, or trainer.max_grad_norm"
+                )
+        if state.is_world_process_zero:
+            place = {"step": state.global_step, "max_steps": state.max_steps}
+            time_s = round(time.monotonic() - self.start, 3)
+            files.append_line(self.path, finite(logs) | place | {"time_s": time_s})
+
+
+def finite(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of `logs`, none in place of those that JSON cannot say."""
+    numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def fit(trainer: Any, folder: Path, moves: str) -> list[dict[str, Any]]:
+    """Train, from the newest complete checkpoint if there is one; returns all metrics.
+
+    Raises TrainError if no step was taken, or if the metric `moves` was exactly 0 at each of them.
+    """
+    newest = files.newest_checkpoint(folder)
+    logging.info("training from %s", newest.name if newest else "the start")
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    metrics = files.read_metrics(folder)
+    if trainer.accelerator.is_main_process:
+        if not metrics:
+            raise TrainError("no step was taken: the rows do not fill one batch")
+        if all(line.get(moves) == 0.0 for line in metrics):
+            raise TrainError(f"{moves} was 0 at each of {len(metrics)} steps: nothing was learnt")
+    logging.info("trained")
+    return metrics
+
+
+def progress(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the training went, for `result.json`."""
+    return {
+        "n_steps": metrics[-1]["step"],
+        "loss_first": metrics[0]["loss"],
+        "loss_last": metrics[-1]["loss"],
+        "train_seconds": metrics[-1]["time_s"],
+    }
+
+
+def save_checkpoint(trainer: Any, tokenizer: Any, folder: Path) -> None:
+    """Leave `checkpoint/`: a plain Hugging Face folder, LoRA merged, there only when complete."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        # safe_merge: refuses weights that are not finite
+        model = model.merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
+    elif on_gpu() and model.can_generate():
+        # float32 was for the updates; engines read policies in bfloat16
+        model = model.to(torch.bfloat16)
+    temporary = folder / f"{files.CHECKPOINT}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    for path in temporary.iterdir():
+        files.sync_path(path)
+    files.publish(temporary, folder / files.CHECKPOINT)
+    logging.info("saved %s", folder / files.CHECKPOINT)
