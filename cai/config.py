@@ -1,21 +1,15 @@
-"""The run's configuration: what it is, how it is loaded, merged and resolved.
+"""The run's configuration; `cai.resolve` loads it.
 
 A file is sparse YAML; the resolved config, every default in it, is written as JSON. Precedence:
 `--set` and typed options, then the config file or recipe, then the defaults below. Trainer options
 are passed through under TRL's own names and never declared again here.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cai.errors import ConfigError
-from cai.records import Record, Sampling, digest
-from cai.resources import RECIPES, find_resource
-from cai.strict_yaml import Document, complaints, load_yaml, parse_scalar
+from cai.records import Record, Sampling
 
 
 class Lora(Record):
@@ -76,8 +70,9 @@ class Prompts(Record):
     helpful: tuple[Source, ...] = ("helpful",)
     look_alike: tuple[Source, ...] = ("look_alike",)
     """Benign prompts that look harmful: only for measuring over-refusal."""
-    turns: Literal["all", "first", "last"] = "all"
-    """Which human turns of a dialogue start a prompt."""
+    turns: Literal["auto", "all", "first", "last"] = "auto"
+    """Which human turns of a dialogue start a prompt. auto: each one, as in the paper, of a dialogue
+    that ends in a response; the last one of a conversation that ends in a human turn."""
     shares: Shares = Shares()
     skip_bad: bool = False
     """Leave broken lines out and count them, instead of stopping."""
@@ -87,8 +82,8 @@ class Engine(Record):
     """What generates."""
 
     kind: Literal["vllm", "transformers", "fake"] = "vllm"
-    max_context: int = Field(default=4096, ge=64)
-    """Tokens of prompt and completion together; never more than the model's own limit is used."""
+    max_context: int | None = Field(default=None, ge=64)
+    """Tokens of prompt and completion together; none: the model's own limit, at most 4096."""
     capacity: int = Field(default=64, ge=1)
     """Requests worked on at once."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -159,6 +154,8 @@ class Rl(Record):
 
     method: Literal["rloo", "grpo"] = "rloo"
     n_prompts: int | None = Field(default=None, ge=1)
+    n_helpful: int | None = Field(default=None, ge=0)
+    """Helpful prompts mixed in, as in the paper (section 4.2); none: all of the rl share."""
     lora: Lora | None = Lora()
     max_prompt_length: int = Field(default=1024, ge=8)
     reward_batch_size: int = Field(default=16, ge=1)

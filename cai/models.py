@@ -32,6 +32,11 @@ class Model(NamedTuple):
     path: Path
     commit: str
 
+    @property
+    def label(self) -> str:
+        """`name@commit`, as records carry it."""
+        return f"{self.name}@{self.commit}"
+
 
 def cache_folder() -> Path:
     """Where pulled models live: `$CAI_CACHE`, or the user's cache folder."""
@@ -167,3 +172,23 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
     tokenizer.model_max_length = config.max_position_embeddings
     tokenizer.save_pretrained(folder)
+
+
+def has_chat_template(path: Path) -> bool:
+    """Whether the model comes with a chat template: base models do not."""
+    if (path / "chat_template.jinja").is_file():
+        return True
+    config = path / "tokenizer_config.json"
+    return config.is_file() and bool(json.loads(config.read_text()).get("chat_template"))
+
+
+def model_context(path: Path) -> int | None:
+    """Tokens that a model can hold, where its config says so."""
+    config = json.loads((path / "config.json").read_text())
+    limit = config.get("text_config", config).get("max_position_embeddings")
+    return int(limit) if limit else None
+
+
+def weight_bytes(path: Path) -> int:
+    """Size of a model's weights on disk."""
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))

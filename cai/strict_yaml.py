@@ -22,7 +22,7 @@ MAX_DEPTH = 50
 NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
-Path_ = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 
 class Mark(NamedTuple):
@@ -37,12 +37,18 @@ class Document(NamedTuple):
 
     source: str
     data: Any
-    marks: dict[Path_, Mark]
+    marks: dict[Location, Mark]
+    sources: dict[Location, str]
+    """Values that came from elsewhere, such as the command line."""
 
-    def place(self, path: Path_) -> str:
+    def place(self, path: Location) -> str:
         """`file:line:column` of the value at `path`, or of the nearest parent that is there."""
         while path and path not in self.marks:
+            if path in self.sources:
+                return self.sources[path]
             path = path[:-1]
+        if not self.marks:
+            return self.source
         mark = self.marks.get(path, Mark(1, 1))
         return f"{self.source}:{mark.line}:{mark.column}"
 
@@ -64,7 +70,7 @@ def load_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, source: str) -> Document:
     """Parse YAML text; `source` names it in complaints."""
-    marks: dict[Path_, Mark] = {}
+    marks: dict[Location, Mark] = {}
     try:
         check_events(text, source)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -74,7 +80,7 @@ def parse_yaml(text: str, source: str) -> Document:
         raise ConfigError(f"{source}:{where}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
-    return Document(source, build(node, (), marks, source) if node else None, marks)
+    return Document(source, build(node, (), marks, source) if node else None, marks, {})
 
 
 def check_events(text: str, source: str) -> None:
@@ -96,7 +102,7 @@ def check_events(text: str, source: str) -> None:
             raise ConfigError(f"{where}: nested deeper than {MAX_DEPTH} levels")
 
 
-def build(node: yaml.Node, path: Path_, marks: dict[Path_, Mark], source: str) -> Any:
+def build(node: yaml.Node, path: Location, marks: dict[Location, Mark], source: str) -> Any:
     """Data of a node; fills `marks`."""
     marks[path] = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
     if isinstance(node, yaml.ScalarNode):
@@ -107,7 +113,7 @@ def build(node: yaml.Node, path: Path_, marks: dict[Path_, Mark], source: str) -
 
 
 def build_mapping(
-    node: yaml.Node, path: Path_, marks: dict[Path_, Mark], source: str
+    node: yaml.Node, path: Location, marks: dict[Location, Mark], source: str
 ) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -152,7 +158,7 @@ def is_union_branch(part: str | int) -> bool:
     return isinstance(part, str) and (part in ("str", "DatasetSource") or "[" in part)
 
 
-def unknown_key(path: Path_, model: type[BaseModel]) -> str:
+def unknown_key(path: Location, model: type[BaseModel]) -> str:
     """Complaint about a key that `model` does not have at `path`."""
     key, fields = str(path[-1]), fields_at(path[:-1], model)
     near = difflib.get_close_matches(key, fields, 1, cutoff=0.5)
@@ -160,7 +166,7 @@ def unknown_key(path: Path_, model: type[BaseModel]) -> str:
     return f"unknown key '{'.'.join(map(str, path))}'; {hint}"
 
 
-def fields_at(path: Path_, model: type[BaseModel]) -> list[str]:
+def fields_at(path: Location, model: type[BaseModel]) -> list[str]:
     """Field names of the model that sits at `path` inside `model`."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:

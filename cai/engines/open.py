@@ -3,20 +3,24 @@
 from pathlib import Path
 
 from cai.config import Engine as EngineConfig
-from cai.engines.base import Engine
+from cai.engines.base import Completion, Engine, Request
 from cai.engines.fake import FakeEngine
 from cai.engines.process import EngineProcess, EngineSettings
 from cai.models import Model
 
+DEFAULT_CONTEXT = 4096
+"""Tokens, where the config names none and the model could hold more."""
+
 
 def open_engine(config: EngineConfig, model: Model, log: Path, share: float = 1.0) -> Engine:
     """Load `model`; its output goes to `log`. Raises EngineError, MissingDependency, ConfigError."""
+    context = config.max_context or DEFAULT_CONTEXT
     if config.kind == "fake":
-        return FakeEngine(model.name, capacity=config.capacity, context=config.max_context)
+        return FakeEngine(model.name, capacity=config.capacity, context=context)
     settings = EngineSettings(
         kind=config.kind,
         model=str(model.path),
-        max_context=config.max_context,
+        max_context=context,
         capacity=config.capacity,
         dtype=config.dtype,
         options=config.options,
@@ -24,3 +28,26 @@ def open_engine(config: EngineConfig, model: Model, log: Path, share: float = 1.
         share=share,
     )
     return EngineProcess(settings, log)
+
+
+class LazyEngine:
+    """Loads its model when the first request comes: a stage that is on disk loads nothing."""
+
+    def __init__(self, config: EngineConfig, model: Model, log: Path, share: float) -> None:
+        self.model = model.name
+        self.capacity = config.capacity
+        self._arguments = (config, model, log, share)
+        self._engine: Engine | None = None
+
+    def submit(self, request: Request) -> None:
+        if self._engine is None:
+            self._engine = open_engine(*self._arguments)
+        self._engine.submit(request)
+
+    def poll(self) -> list[Completion]:
+        return self._engine.poll() if self._engine else []
+
+    def close(self) -> None:
+        if self._engine:
+            self._engine.close()
+            self._engine = None

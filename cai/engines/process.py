@@ -1,7 +1,6 @@
 """An engine in a child process: its end frees everything, its crash is an error, not a hang."""
 
 import importlib.util
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import Any
 
 from cai.engines.base import Completion, Request
 from cai.errors import ConfigError, EngineError, MissingDependency
+from cai.models import model_context
 from cai.records import Record
 
 TELEMETRY_OFF = {
@@ -46,9 +46,7 @@ class EngineSettings(Record):
 
 def context_limit(path: Path, max_context: int) -> int:
     """Tokens that a model can hold: the lesser of its own limit and `max_context`."""
-    config = json.loads((path / "config.json").read_text())
-    config = config.get("text_config", config)
-    return min(max_context, int(config.get("max_position_embeddings", max_context)))
+    return min(max_context, model_context(path) or max_context)
 
 
 def prompt_too_long(request_id: str, n_tokens: int, context: int) -> Completion | None:

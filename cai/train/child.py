@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from cai.errors import CaiError
+from cai.run import write_json
 from cai.train import folder as files
 from cai.train.jobs import Job
 
@@ -38,10 +39,10 @@ def main() -> int:
     except CaiError as error:
         logging.error("%s", error)
         report = {"type": type(error).__name__, "message": str(error)}
-        files.write_json(folder / files.ERROR, report)
+        write_json(folder / files.ERROR, report)
         return error.exit_code
     if os.environ.get("RANK", "0") == "0":
-        files.write_json(folder / files.RESULT, result)
+        write_json(folder / files.RESULT, result)
         logging.info("%s: done", job.kind)
     return 0
 

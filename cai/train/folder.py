@@ -6,13 +6,13 @@
 
 import filecmp
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from cai.run import sync_folder, write_atomic, write_rows
 from cai.train.jobs import Job
 
 ROWS = "rows.jsonl"
@@ -30,13 +30,13 @@ def prepare(job: Job, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the job and its rows. What an earlier attempt left stays only if both are unchanged."""
     folder.mkdir(parents=True, exist_ok=True)
     new_rows, old_rows = folder / f"{ROWS}.tmp", folder / ROWS
-    write_lines(new_rows, rows)
+    write_rows(new_rows, rows)
     text = job.model_dump_json(indent=1) + "\n"
     same_rows = old_rows.is_file() and filecmp.cmp(new_rows, old_rows, shallow=False)
     if not (same_rows and holds(folder / JOB, text)):
         clear(folder)
     publish(new_rows, old_rows)
-    write_text(folder / JOB, text)
+    write_atomic(folder / JOB, text)
 
 
 def holds(path: Path, text: str) -> bool:
@@ -53,15 +53,14 @@ def clear(folder: Path) -> None:
 
 
 def rewind(folder: Path) -> int:
-    """Go back to the newest complete checkpoint: drop what came after it. Returns its step, or 0."""
+    """Go back to the newest complete checkpoint (step 0 if none), drop what is newer; its step."""
     newest = newest_checkpoint(folder)
     step = step_of(newest) if newest else 0
     for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
         if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)
     kept = [line for line in read_metrics(folder) if line["step"] <= step]
-    write_lines(folder / f"{METRICS}.tmp", kept)
-    publish(folder / f"{METRICS}.tmp", folder / METRICS)
+    write_rows(folder / METRICS, kept)
     (folder / ERROR).unlink(missing_ok=True)
     return step
 
@@ -117,21 +116,19 @@ def is_whole(path: Path) -> bool:
     return total == 8 + n_header + max(ends, default=0)
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The job's rows."""
-    return list(read_lines(folder / ROWS))
-
-
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """What was logged so far, a dict per logging step; a torn last line is left out."""
     path = folder / METRICS
-    return list(read_lines(path)) if path.exists() else []
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON of each complete line."""
+    if not path.exists():
+        return []
     with path.open(encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file if line.endswith("\n"))
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
+    """Append one line, for a reader that follows the file."""
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -142,48 +139,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSON line per row, and to the disk."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a JSON line, for a reader that follows the file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace `path` as a whole: a reader finds the old content, or all of the new."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` as a whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(temporary, path)
-
-
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file or folder its name, in one step that survives a power cut."""
     if path.is_dir():
         shutil.rmtree(path)
-    os.replace(temporary, path)
-    sync_path(path.parent)
-
-
-def sync_path(path: Path) -> None:
-    """fsync a file or folder by name."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    temporary.replace(path)
+    sync_folder(path.parent)

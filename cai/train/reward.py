@@ -4,31 +4,37 @@ Bai et al. 2022 (section 4.1): soft labels "led to much better results". TRL's R
 hard ones only, so its loss is replaced here.
 """
 
-import gc
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from datasets import Dataset
 from torch.nn.functional import logsigmoid
 from transformers import set_seed
-from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
 
 from cai.errors import ConfigError
+from cai.metrics import Estimate, wilson
+from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import RewardJob
 from cai.train.reward_model import RewardModel, load_classifier
 from cai.train.setup import (
     MetricsCallback,
     fit,
+    free_memory,
     lora_config,
-    on_gpu,
     progress,
     save_checkpoint,
     training_arguments,
 )
 from cai.train.tokens import Chat
+
+
+N_SEEN = 1000
+"""Training pairs that are scored again after training, for `accuracy_train`."""
 
 
 class Pair(NamedTuple):
@@ -55,12 +61,14 @@ class SoftRewardTrainer(RewardTrainer):
         """The soft loss. What TRL logs (accuracy, margin, rewards) stays as it is."""
         p = inputs["margin"]
         stock = {name: value for name, value in inputs.items() if name != "margin"}
-        _, outputs = super().compute_loss(model, stock, True, num_items_in_batch)
+        stock_loss: Any = super().compute_loss(model, stock, True, num_items_in_batch)
+        outputs = stock_loss[1]
         chosen, rejected = torch.chunk(outputs.logits.squeeze(-1).float(), chunks=2)
         d = chosen - rejected
         loss = -(p * logsigmoid(d) + (1 - p) * logsigmoid(-d)).mean()
-        if self.args.center_rewards_coefficient is not None:
-            loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).mean()
+        center = cast(RewardConfig, self.args).center_rewards_coefficient
+        if center is not None:
+            loss = loss + center * ((chosen + rejected) ** 2).mean()
         return (loss, outputs) if return_outputs else loss
 
 
@@ -75,33 +83,31 @@ def train(job: RewardJob, folder: Path) -> dict[str, Any]:
     model = load_classifier(job.model, torch.float32)
     chat.set_distinct_pad(model)
     logging.info("loaded %s", job.model)
-    pairs = [encode(chat, row) for row in files.read_rows(folder)]
+    pairs = [encode(chat, row) for row in read_rows(folder / files.ROWS)]
     fitting = [pair for pair in pairs if longest(pair) <= job.max_length]
     training = [pair for pair in fitting if not pair.row["heldout"]]
     heldout = [pair for pair in fitting if pair.row["heldout"]]
-    if not training:
-        raise ConfigError(
-            f"reward: none of {len(pairs)} pairs is left to train on: {len(pairs) - len(fitting)} are "
-            f"longer than {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
-        )
-    trainer = make_trainer(job, folder, (model, chat.tokenizer), training)
-    metrics = fit(trainer, folder, moves="loss")
     counts = {
         "n_rows": len(pairs),
         "n_too_long": len(pairs) - len(fitting),
         "n_train": len(training),
         "n_heldout": len(heldout),
     }
+    if not training:
+        raise ConfigError(
+            f"reward: no pair is left to train on; of {len(pairs)} pairs {counts['n_too_long']} "
+            f"have more than {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
+        )
+    trainer = make_trainer(job, folder, (model, chat.tokenizer), training)
+    metrics = fit(trainer, folder, moves="loss")
     if not trainer.accelerator.is_main_process:
         return counts
     save_checkpoint(trainer, chat.tokenizer, folder)
     batch_size = 2 * trainer.args.per_device_train_batch_size
     del trainer, model
-    gc.collect()
-    if on_gpu():
-        torch.cuda.empty_cache()
+    free_memory()
     saved = RewardModel(folder / files.CHECKPOINT, job.max_length, batch_size)
-    return counts | progress(metrics) | measure(saved, training, heldout)
+    return counts | progress(metrics) | measure(saved, training[:N_SEEN], heldout)
 
 
 def encode(chat: Chat, row: dict[str, Any]) -> Pair:
@@ -138,18 +144,29 @@ def make_trainer(
 
 
 def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> dict[str, Any]:
-    """Accuracies of the saved checkpoint, and its mean score gap on the training pairs."""
+    """Accuracies of the saved checkpoint, and its mean score gap on the training pairs.
+
+    A pair whose label is exactly 0.5 has no right answer and is left out of both accuracies.
+    """
+    unseen = accuracy(decided(score_gaps(model, heldout), heldout))
     gaps = score_gaps(model, training)
+    seen = accuracy(decided(gaps, training))
     finite = [gap for gap in gaps if gap is not None]
-    share, low, high = accuracy(score_gaps(model, heldout))
     return {
-        "accuracy_heldout": share,
-        "accuracy_heldout_low": low,
-        "accuracy_heldout_high": high,
-        "accuracy_train": accuracy(gaps)[0],
+        "n_heldout_decided": unseen.n if unseen else 0,
+        "accuracy_heldout": unseen.value if unseen else None,
+        "accuracy_heldout_low": unseen.low if unseen else None,
+        "accuracy_heldout_high": unseen.high if unseen else None,
+        "accuracy_train": seen.value if seen else None,
         "margin_train": sum(finite) / len(finite) if finite else None,
         "n_not_finite": model.n_not_finite,
     }
+
+
+def decided(gaps: list[float | None], pairs: list[Pair]) -> list[float | None]:
+    """The gaps of the pairs whose label names a better side."""
+    both = zip(gaps, pairs, strict=True)
+    return [gap for gap, pair in both if pair.row["p_chosen"] != 0.5]
 
 
 def score_gaps(model: RewardModel, pairs: list[Pair]) -> list[float | None]:
@@ -160,21 +177,12 @@ def score_gaps(model: RewardModel, pairs: list[Pair]) -> list[float | None]:
     return [None if a is None or b is None else a - b for a, b in both]
 
 
-def accuracy(gaps: list[float | None]) -> tuple[float | None, float | None, float | None]:
-    """Share of pairs with the chosen one on top, and its 95 % Wilson interval.
+def accuracy(gaps: list[float | None]) -> Estimate | None:
+    """Share of pairs with the chosen one on top and Wilson's interval; none without a pair.
 
-    A tie counts as half, a score that is not finite as wrong. None where there is no pair.
+    A tie counts as half, a score that is not finite as wrong.
     """
     if not gaps:
-        return None, None, None
-    n = len(gaps)
+        return None
     right = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps if gap is not None)
-    return (right / n, *wilson(right / n, n))
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % score interval of a share of `n` (Wilson 1927)."""
-    z = 1.959964
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return middle - half, middle + half
+    return wilson(right / len(gaps), len(gaps))

@@ -1,5 +1,6 @@
 """Reads scores from a trained reward model, with the same tokens as it was trained on."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from cai.train.setup import on_gpu
 from cai.train.tokens import Chat, Conversation
+
 
 def load_classifier(path: str, dtype: torch.dtype) -> Any:
     """The model of a local folder with one scalar head; a new head if the folder has none."""
@@ -48,8 +50,8 @@ class RewardModel:
         scores: list[float | None] = [None] * len(ids)
         for batch in by_length(ids, self.batch_size):
             values = self.forward([ids[i] for i in batch])
-            for i, value, ok in zip(batch, values.tolist(), values.isfinite().tolist(), strict=True):
-                scores[i] = value if ok else None
+            for i, value in zip(batch, values.tolist(), strict=True):
+                scores[i] = value if math.isfinite(value) else None
         self.n_not_finite += scores.count(None)
         return scores
 
@@ -64,25 +66,26 @@ class RewardModel:
 
 def exact_head(model: Any) -> None:
     """Compute the scalar in float32: bfloat16 resolves scores around 2 to 0.016 only."""
+
+    def widen(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].float(),)
+
     model.score.float()
-    model.score.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    model.score.register_forward_pre_hook(widen)
 
 
 def by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Indices into `ids` in batches of `size`, the longest first: memory runs out at once or never."""
+    """Indices into `ids`, `size` at a time, longest first: memory runs out at once or never."""
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
-def padded(
-    batch: Sequence[Sequence[int]], pad_id: int, *, left: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both [len(batch), longest]."""
+def padded(batch: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both [len(batch), longest], padded at the right."""
     width = max(map(len, batch))
     ids = torch.full((len(batch), width), pad_id, dtype=torch.long)
     mask = torch.zeros((len(batch), width), dtype=torch.long)
     for i, row in enumerate(batch):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, place] = torch.tensor(row, dtype=torch.long)
-        mask[i, place] = 1
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
     return ids, mask

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
 
 from cai.errors import ConfigError, TrainError
+from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import RlJob
 from cai.train.reward_model import RewardModel
@@ -73,7 +77,7 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
     Raises ConfigError if no prompt fits, or too few for one step.
     """
     chat = Chat(job.model)
-    prompts = [chat.messages(row["prompt"]) for row in files.read_rows(folder)]
+    prompts = [chat.messages(row["prompt"]) for row in read_rows(folder / files.ROWS)]
     kept = [p for p in prompts if len(chat.prompt_ids(p)) <= job.max_prompt_length]
     if not kept:
         raise ConfigError(
@@ -103,12 +107,11 @@ def total(trainer: Any, metrics: list[dict[str, Any]], name: str) -> int:
     return round(sum(line.get(name, 0) for line in metrics) * trainer.accelerator.num_processes)
 
 
-def make_trainer(
-    job: RlJob, folder: Path, chat: Chat, prompts: list[list[dict[str, str]]]
-) -> Any:
+def make_trainer(job: RlJob, folder: Path, chat: Chat, prompts: list[list[dict[str, str]]]) -> Any:
     """TRL's trainer of the job's method. Raises ConfigError if the prompts fill no batch."""
     trainer_class, config_class = TRAINERS[job.method]
-    args = training_arguments(job, folder, config_class, {"remove_unused_columns": False}, usual(job))
+    fixed = {"remove_unused_columns": False}
+    args = training_arguments(job, folder, config_class, fixed, usual(job))
     check_beta(args.beta)
     n_needed = args.generation_batch_size // args.num_generations
     if len(prompts) < n_needed:

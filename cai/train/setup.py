@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import gc
 import logging
 import math
 import shutil
@@ -17,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from cai.config import Lora
 from cai.errors import ConfigError, TrainError
+from cai.run import sync_folder
 from cai.train import folder as files
 from cai.train.jobs import RewardJob, RlJob, SftJob
 
@@ -59,7 +61,7 @@ def training_arguments(
             raise ConfigError(f"{stage}.trainer.{name}: cai sets this itself; remove it")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"see the documentation of {cls.__name__}"
+            hint = f"did you mean {near[0]}?" if near else "see TRL's documentation"
             raise ConfigError(f"{stage}.trainer.{name}: {cls.__name__} has no such field; {hint}")
     try:
         return cls(**(shared_usual(job) | usual | given | fixed))
@@ -112,7 +114,7 @@ class MetricsCallback(TrainerCallback):
     """Appends what the trainer logs to `metrics.jsonl`; stops it where numbers are not finite."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / files.METRICS
+        self.folder = folder
         earlier = files.read_metrics(folder)
         self.start = time.monotonic() - (earlier[-1]["time_s"] if earlier else 0.0)
 
@@ -131,7 +133,7 @@ class MetricsCallback(TrainerCallback):
         if state.is_world_process_zero:
             place = {"step": state.global_step, "max_steps": state.max_steps}
             time_s = round(time.monotonic() - self.start, 3)
-            files.append_line(self.path, finite(logs) | place | {"time_s": time_s})
+            files.append_metrics(self.folder, finite(logs) | place | {"time_s": time_s})
 
 
 def finite(logs: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,6 +184,13 @@ def save_checkpoint(trainer: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     for path in temporary.iterdir():
-        files.sync_path(path)
+        sync_folder(path)
     files.publish(temporary, folder / files.CHECKPOINT)
     logging.info("saved %s", folder / files.CHECKPOINT)
+
+
+def free_memory() -> None:
+    """Give back what models that are gone have held."""
+    gc.collect()
+    if on_gpu():
+        torch.cuda.empty_cache()

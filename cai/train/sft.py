@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from cai.errors import ConfigError, TrainError
+from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import SftJob
 from cai.train.setup import (
@@ -42,7 +44,7 @@ def train(job: SftJob, folder: Path) -> dict[str, Any]:
     Raises ConfigError if no row keeps a token of its completion within `max_length`.
     """
     chat = Chat(job.model)
-    rows = files.read_rows(folder)
+    rows = list(read_rows(folder / files.ROWS))
     encoded = [encode(chat, row) for row in rows]
     kept = [row for row in encoded if row.n_prompt < min(len(row.ids), job.max_length)]
     if not kept:

@@ -1,0 +1,148 @@
+"""The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import cai
+from cai.errors import CaiError
+
+if TYPE_CHECKING:
+    from cai.resolve import Options
+
+EPILOG = (
+    "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
+    "4 quality gate, 75 stopped and resumable (the same command continues), 130 Ctrl-C, 143 SIGTERM."
+)
+
+
+class Group(click.Group):
+    """Turns a `CaiError` into its line and its exit code; everything else keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CaiError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Stopped. What is finished is kept: the same command continues.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(cai.__version__, prog_name="cai")
+def main() -> None:
+    """Constitutional AI: a model improves itself against your principles."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--constitution", help="Constitution file, or the name of a shipped one."),
+    click.option("--recipe", help="A shipped config: quickstart, small, paper."),
+    click.option("--config", help="A config file (YAML)."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting."),
+    click.option("--model", help="The model to improve: embedded name, folder or hub id."),
+    click.option("--prompts", help="Red-team prompts: JSONL(.gz) file, folder or dataset id."),
+    click.option("--seed", type=click.IntRange(0), help="Decides every random choice."),
+    click.option("--skip-bad", is_flag=True, help="Leave broken prompt lines out and count them."),
+)
+
+
+def run_options(function: Any) -> Any:
+    """The options that `run` and `check` share."""
+    for option in reversed(RUN_OPTIONS):
+        function = option(function)
+    return function
+
+
+def make_options(values: dict[str, Any]) -> "Options":
+    """The shared options as one value."""
+    from cai.resolve import Options
+
+    return Options(**values)
+
+
+@main.command()
+@run_options
+@click.option("--out", help="Run folder [default: runs/CONSTITUTION-RECIPE-DIGEST].")
+@click.option("--until", help="Stop after this stage.")
+@click.option("--base", help="An earlier run whose unchanged records are reused.")
+def run(out: str | None, until: str | None, base: str | None, **values: Any) -> None:
+    """Run the whole method, or go on with it: the same command continues an interrupted run."""
+    from cai.conduct import conduct
+
+    conduct(make_options(values), out, until, base)
+
+
+@main.command()
+@run_options
+@click.option("-v", "--verbose", is_flag=True, help="Print the whole resolved config.")
+def check(verbose: bool, **values: Any) -> None:
+    """Check constitution, config or recipe, templates and prompts, without generating anything."""
+    from cai.prepare import prepare
+    from cai.view.checked import checked_lines
+
+    prepared = prepare(make_options(values))
+    for line in checked_lines(prepared):
+        click.echo(line)
+    if verbose:
+        click.echo(prepared.config.model_dump_json(indent=1))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--folder", default="runs", show_default=True, help="Where the runs are.")
+def runs(as_json: bool, folder: str) -> None:
+    """List the runs with their status."""
+    from cai.view.listing import list_runs
+    from cai.view.terminal import make_console, show_runs
+
+    rows = list_runs(Path(folder))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        show_runs(rows, make_console())
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN")
+@click.argument("prompt", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def show(run_folder: str, prompt: str | None, as_json: bool) -> None:
+    """Print a run's summary, or the transcript of one PROMPT (its id or the beginning of it)."""
+    from cai.view.listing import find_run
+    from cai.view.terminal import make_console, print_run
+
+    print_run(find_run(run_folder), prompt, make_console(), as_json)
+
+
+@main.group()
+def model() -> None:
+    """Models: pull one ahead of a run."""
+
+
+@model.command()
+@click.argument("name", default="smollm2-135m")
+def pull(name: str) -> None:
+    """Bring a model onto this machine and print its folder."""
+    from cai.models import resolve_model
+
+    found = resolve_model(name)
+    click.echo(f"{found.label}  {found.path}")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the shell's completion script: eval "$(cai completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is not None:
+        click.echo(found(main, {}, "cai", "_CAI_COMPLETE").source())

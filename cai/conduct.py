@@ -1,0 +1,56 @@
+"""`cai run` from its options to its last line."""
+
+from pathlib import Path
+
+from cai.errors import CaiError, RunConflict
+from cai.manifest import Manifest
+from cai.pipeline import STAGES, plan, run_stages
+from cai.prepare import open_run, prepare, resolve_models, run_folder
+from cai.resolve import Options
+from cai.run import RunLock
+from cai.stages.context import RunContext
+from cai.view.checked import checked_lines
+from cai.view.progress import RunProgress
+from cai.view.report import write_report
+
+
+def conduct(
+    options: Options, out: str | None, until: str | None, base: str | None,
+    progress: RunProgress | None = None,
+) -> Path:
+    """Check everything, open the run folder, run the stages, write the report."""
+    progress = progress or RunProgress()
+    stages = plan(until)
+    prepared = prepare(options)
+    base_run = Path(base) if base else None
+    if base_run and not (base_run / "manifest.json").is_file():
+        raise RunConflict(f"--base {base}: no run there (no manifest.json)")
+    for line in checked_lines(prepared):
+        progress.say(line)
+    folder = run_folder(prepared, out)
+    models = resolve_models(prepared.config)
+    context, manifest = open_run(prepared, folder, models, base_run)
+    progress.say(f"run folder: {folder}")
+    with RunLock(folder):
+        n_run = finish(context, manifest, len(stages), progress)
+    if not n_run:
+        progress.say(f"{folder}: nothing to do, every stage is done")
+    progress.say(f"read it: cai show {folder}   report: {folder}/report.md")
+    return folder
+
+
+def finish(
+    context: RunContext, manifest: Manifest, n_stages: int, progress: RunProgress
+) -> int:
+    """Run what is left of the first `n_stages`; returns how many stages were run."""
+    try:
+        n_run = run_stages(context, STAGES[:n_stages], manifest, progress)
+    except (CaiError, KeyboardInterrupt, SystemExit) as error:
+        if not isinstance(error, CaiError):
+            progress.say(f"stopped; go on with the same command (folder: {context.run})")
+        raise
+    complete = all((context.folder(stage.name) / "done.json").is_file() for stage in STAGES)
+    if n_run or not (context.run / "report.md").is_file():
+        manifest.end("done" if complete else "stopped")
+        write_report(context.run)
+    return n_run

@@ -1,0 +1,279 @@
+"""Where prompts come from: JSONL(.gz) files, folders of them, Hugging Face datasets.
+
+A row is recognised by its fields: `prompt` (text), `messages` (a list of turns), or `chosen` /
+`rejected` (hh-rlhf dialogues). Every human turn of a dialogue can start a prompt.
+"""
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jsonlines
+
+from cai.config import DatasetSource, Prompts, Shares, Source
+from cai.errors import ConfigError, MissingDependency
+from cai.records import Kind, Message, Prompt, Split, derive_seed, digest
+from cai.resources import PROMPTS, find_resource
+
+TURN = re.compile(r"\n\n(Human|Assistant):")
+ROLES: dict[str, Literal["user", "assistant"]] = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass
+class SourceCount:
+    """What became of a source's rows; nothing is dropped without a count."""
+
+    source: str
+    kind: Kind
+    n_rows: int = 0
+    n_bad: int = 0
+    """Broken rows left out (`prompts.skip_bad`)."""
+    n_human_turns: int = 0
+    n_prompts: int = 0
+    n_duplicates: int = 0
+    """Human turns whose conversation so far had been seen already."""
+
+
+class Row(NamedTuple):
+    """A source's row and where it stands."""
+
+    place: str
+    data: Mapping[str, Any]
+
+
+class Loader:
+    """Reads sources, removes duplicates across all of them, and assigns splits."""
+
+    def __init__(self, config: Prompts, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._seen: set[str] = set()
+        self.counts: list[SourceCount] = []
+
+    def load(self, kind: Kind, sources: Sequence[Source]) -> list[Prompt]:
+        """All prompts of one kind. Raises ConfigError naming file and line of a broken row."""
+        return [prompt for source in sources for prompt in self._load_one(kind, source)]
+
+    def _load_one(self, kind: Kind, source: Source) -> Iterator[Prompt]:
+        name = source if isinstance(source, str) else source.path
+        count = SourceCount(name, kind)
+        self.counts.append(count)
+        for row in read_source(source, count, self._config.skip_bad):
+            try:
+                dialogues = row_dialogues(row)
+            except ConfigError:
+                if not self._config.skip_bad:
+                    raise
+                count.n_bad += 1
+                continue
+            area = row.data.get("area")
+            for dialogue in dialogues:
+                group = digest("group", dialogue[0].content)
+                for messages in openings(dialogue, self._config.turns):
+                    count.n_human_turns += 1
+                    if prompt_id := self._new_id(messages):
+                        count.n_prompts += 1
+                        yield Prompt(
+                            id=prompt_id,
+                            messages=messages,
+                            kind=kind,
+                            area=area if isinstance(area, str) else kind,
+                            source=row.place,
+                            group=group,
+                            split=split_of(group, kind, self._seed, self._config.shares),
+                        )
+                    else:
+                        count.n_duplicates += 1
+        if not count.n_prompts:
+            raise ConfigError(f"{name}: no prompts in it ({count.n_rows} rows)")
+
+    def _new_id(self, messages: Sequence[Message]) -> str | None:
+        prompt_id = digest("prompt", [[m.role, m.content] for m in messages])
+        if prompt_id in self._seen:
+            return None
+        self._seen.add(prompt_id)
+        return prompt_id
+
+
+def load_prompts(config: Prompts, seed: int) -> tuple[list[Prompt], list[SourceCount]]:
+    """Every prompt that the config names, and what became of each source's rows."""
+    loader = Loader(config, seed)
+    kinds: tuple[tuple[Kind, Sequence[Source]], ...] = (
+        ("red_team", config.red_team),
+        ("helpful", config.helpful),
+        ("look_alike", config.look_alike),
+    )
+    prompts = [prompt for kind, sources in kinds for prompt in loader.load(kind, sources)]
+    return prompts, loader.counts
+
+
+def split_of(group: str, kind: Kind, seed: int, shares: Shares) -> Split:
+    """The one purpose that a dialogue's prompts serve, from its first turn and the run's seed.
+
+    Look-alikes only measure over-refusal: they are all held out.
+    """
+    if kind == "look_alike":
+        return "eval"
+    left = derive_seed("split", seed, group) / 2**31
+    purposes: tuple[tuple[Split, float], ...] = (
+        ("sft", shares.sft),
+        ("preference", shares.preference),
+        ("rl", shares.rl),
+    )
+    for split, share in purposes:
+        left -= share
+        if left < 0:
+            return split
+    return "eval"
+
+
+def select(
+    prompts: Iterable[Prompt], kind: Kind, split: Split, n: int | None, seed: int
+) -> list[Prompt]:
+    """The first `n` prompts (all: none) of a kind and split in an order drawn by `seed`."""
+    matching = [p for p in prompts if p.kind == kind and p.split == split]
+    return sorted(matching, key=lambda p: derive_seed("order", seed, p.id))[:n]
+
+
+def openings(
+    dialogue: Sequence[Message], turns: Literal["auto", "all", "first", "last"]
+) -> list[tuple[Message, ...]]:
+    """The conversations up to those human turns that start a prompt: see `Prompts.turns`."""
+    ends = [i for i, message in enumerate(dialogue) if message.role == "user"]
+    auto = ends[-1:] if dialogue[-1].role == "user" else ends
+    chosen = {"auto": auto, "all": ends, "first": ends[:1], "last": ends[-1:]}[turns]
+    return [tuple(dialogue[: end + 1]) for end in chosen]
+
+
+def read_source(source: Source, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
+    """Rows of a file, of every JSONL file in a folder, or of a dataset."""
+    name = source if isinstance(source, str) else source.path
+    path = local_path(name)
+    if path is None:
+        yield from read_dataset(source, count)
+        return
+    column = None if isinstance(source, str) else source.column
+    files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"{path}: no *.jsonl files in this folder")
+    for file in files:
+        for row in read_file(file, count, skip_bad):
+            yield Row(row.place, {"dialogue": row.data.get(column)} if column else row.data)
+
+
+def local_path(name: str) -> Path | None:
+    """The file or folder that a source's name means; none: a dataset's id."""
+    looks_like_file = ".jsonl" in name or name.startswith((".", "/", "~")) or "/" not in name
+    if looks_like_file or Path(name).exists():
+        return find_resource(name, PROMPTS, ".jsonl")
+    return None
+
+
+def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
+    """JSON objects of a JSONL or JSONL.gz file, each line of it accounted for."""
+    try:
+        raw = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        with raw as file, jsonlines.Reader(io.BufferedReader(file)) as reader:  # type: ignore[arg-type]
+            number = 0
+            while True:
+                number += 1
+                try:
+                    data: Any = reader.read(type=dict)
+                except EOFError:
+                    return
+                except jsonlines.InvalidLineError as error:
+                    count.n_rows += 1
+                    if not skip_bad:
+                        raise ConfigError(
+                            f"{path}:{number}: not a JSON object ({str(error).splitlines()[0][:80]})"
+                            "; mend the line, or leave such lines out and have them counted: "
+                            "--skip-bad"
+                        ) from error
+                    count.n_bad += 1
+                    continue
+                count.n_rows += 1
+                yield Row(f"{path.name}:{number}", data)
+    except (OSError, EOFError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def read_dataset(source: Source, count: SourceCount) -> Iterator[Row]:
+    """Rows of a Hugging Face dataset."""
+    spec = DatasetSource(path=source) if isinstance(source, str) else source
+    try:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetNotFoundError
+    except ImportError as error:
+        raise MissingDependency(
+            f"{spec.path}: reading a dataset needs: pip install 'cai-toolkit[train]'"
+        ) from error
+    try:
+        dataset: Any = load_dataset(spec.path, split=spec.split, revision=spec.revision)
+    except (DatasetNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{spec.path}: neither a file here nor a dataset to be had from the hub ({reason})"
+        ) from error
+    if spec.column and spec.column not in dataset.column_names:
+        raise ConfigError(
+            f"{spec.path}: no column '{spec.column}'; it has: {', '.join(dataset.column_names)}"
+        )
+    for number, data in enumerate(dataset):
+        count.n_rows += 1
+        row = {"dialogue": data[spec.column]} if spec.column else data
+        yield Row(f"{spec.path}/{spec.split}:{number}", row)
+
+
+def row_dialogues(row: Row) -> list[tuple[Message, ...]]:
+    """The dialogues in a row: hh-rlhf's chosen and rejected may differ before the last turn."""
+    data = row.data
+    for field in ("dialogue", "messages", "prompt"):
+        if data.get(field) is not None:
+            return [one_dialogue(data[field], f"{row.place}: {field}")]
+    fields = [field for field in ("chosen", "rejected") if data.get(field) is not None]
+    if not fields:
+        known = ", ".join(sorted(map(str, data)))[:80]
+        raise ConfigError(
+            f"{row.place}: none of the fields prompt, messages, chosen (it has: {known})"
+        )
+    return [one_dialogue(data[field], f"{row.place}: {field}") for field in fields]
+
+
+def one_dialogue(value: Any, place: str) -> tuple[Message, ...]:
+    """Messages of a text, of a dialogue in `Human: … Assistant: …` form, or of a list of turns."""
+    if isinstance(value, str):
+        turns = parse_dialogue(value) if TURN.match(value) else [("user", value)]
+    elif isinstance(value, list):
+        turns = [check_turn(turn, place) for turn in value]
+    else:
+        raise ConfigError(f"{place}: expected text or a list of turns")
+    merged: list[tuple[str, str]] = []
+    for role, content in turns:
+        # Two turns of one role in a row are one turn: no template can render them, no word is lost.
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, f"{merged[-1][1]}\n\n{content}")
+        else:
+            merged.append((role, content))
+    if not any(role == "user" and content.strip() for role, content in merged):
+        raise ConfigError(f"{place}: no turn of a human's")
+    return tuple(Message.model_validate({"role": r, "content": c}) for r, c in merged)
+
+
+def parse_dialogue(text: str) -> list[tuple[str, str]]:
+    """hh-rlhf's format: turns begin with a blank line and `Human:` or `Assistant:`."""
+    parts = TURN.split(text)[1:]
+    return [(ROLES[r], c.strip()) for r, c in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def check_turn(turn: Any, place: str) -> tuple[str, str]:
+    if isinstance(turn, dict):
+        role, content = turn.get("role"), turn.get("content")
+        if role in ("system", "user", "assistant") and isinstance(content, str):
+            return role, content
+    shown = json.dumps(turn, default=str)[:60]
+    raise ConfigError(f"{place}: a turn needs role (system, user, assistant) and content: {shown}")

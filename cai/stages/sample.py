@@ -1,0 +1,22 @@
+"""Stage sample: k responses per prompt from the policy, to be compared."""
+
+from cai.chains.revision import Voice, response_chain
+from cai.stages.context import Generation, Outcome, RunContext
+from cai.view.progress import StageProgress
+
+
+def run(context: RunContext, progress: StageProgress) -> Outcome:
+    """Sample the preference split."""
+    config, policy = context.config.sample, context.policy()
+    prompts = context.select("red_team", "preference", config.n_prompts)
+    voice = Voice("policy", policy.label, config.sampling)
+    chains = [
+        response_chain(prompt, sample, (), voice, context.config.seed)
+        for prompt in prompts
+        for sample in range(config.k)
+    ]
+    progress.doing(f"{config.k} responses to each of {len(prompts)} prompts", len(chains))
+    with Generation(context, "sample", progress) as generation:
+        tally = generation.run(chains, {"policy": policy})
+    counts = {"prompts": len(prompts), "k": config.k, **generation.counts}
+    return Outcome(len(chains), len(chains) - tally.n_errors, counts, generation.tokens)

@@ -1,0 +1,29 @@
+"""What `cai check` and the beginning of `cai run` say about the inputs."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from cai.prepare import Prepared
+
+
+def checked_lines(prepared: Prepared) -> Iterator[str]:
+    """One line for each thing that was checked, with counts."""
+    constitution, config = prepared.constitution, prepared.config
+    yield (
+        f"constitution {constitution.name} {constitution.version} ({prepared.constitution_path}): "
+        f"{len(constitution.principles)} principles, {len(constitution.for_revision())} for "
+        f"revision, {len(constitution.for_preference())} for preference"
+    )
+    yield f"templates: {', '.join(str(path) for path in prepared.templates.paths.values())}"
+    for count in prepared.counts:
+        yield (
+            f"{count.kind} prompts from {count.source}: {count.n_rows} rows, {count.n_bad} broken, "
+            f"{count.n_human_turns} turns → {count.n_prompts} prompts, "
+            f"{count.n_duplicates} duplicates"
+        )
+    splits = Counter(prompt.split for prompt in prepared.prompts)
+    yield "splits: " + ", ".join(f"{n} {split}" for split, n in splits.items())
+    yield (
+        f"config {config.recipe or 'custom'}: base model {config.models.base}, engine "
+        f"{config.engine.kind}, {config.revise.rounds} rounds, {config.rl.method}, seed {config.seed}"
+    )

@@ -1,0 +1,34 @@
+"""Finding runs on disk."""
+
+from pathlib import Path
+from typing import Any
+
+from cai.errors import ConfigError
+from cai.run import read_json
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """One row a run in `folder`, newest first."""
+    manifests = [read_json(path) for path in folder.glob("*/manifest.json")]
+    rows = [
+        {
+            "name": manifest["name"],
+            "folder": str(folder / manifest["name"]),
+            "status": manifest["status"],
+            "created": manifest["created"],
+            "model": manifest["models"]["base"]["name"],
+            "stages_done": [s["name"] for s in manifest["stages"] if s["status"] == "done"],
+            "seconds": round(sum(s["seconds"] for s in manifest["stages"]), 1),
+        }
+        for manifest in manifests
+    ]
+    return sorted(rows, key=lambda row: row["created"], reverse=True)
+
+
+def find_run(name: str) -> Path:
+    """The folder of a run: a path, or the name of one in ./runs."""
+    for path in (Path(name), Path("runs") / name):
+        if (path / "manifest.json").is_file():
+            return path
+    known = ", ".join(row["name"] for row in list_runs(Path("runs"))[:5]) or "none"
+    raise ConfigError(f"{name}: no run there (no manifest.json); the runs in ./runs are: {known}")

@@ -1,0 +1,299 @@
+"""What a reader needs per prompt: a run's records, joined across its stages.
+
+Works on runs that are still going on or stopped early: a stage without a folder has no records, and
+a last line that is only half written is left out. Everything else that is broken is an error.
+"""
+
+import difflib
+import io
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jsonlines
+from pydantic import ValidationError
+
+from cai.constitution import Principle
+from cai.errors import ConfigError
+from cai.metrics import Score, common_rows, is_refusal, label_pairs, word_change
+from cai.records import (
+    AnyRecord,
+    Critique,
+    Label,
+    Preference,
+    Prompt,
+    Response,
+    Revision,
+    record_adapter,
+)
+from cai.run import read_json
+
+Change = Literal["same", "removed", "added"]
+MAX_DIFF_WORDS = 4_000
+POLICIES = ("base", "sft", "rl")
+Kept = TypeVar("Kept", Prompt, Response, Label, Preference)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One critique and the revision that answers it; a chain that failed lacks what came after."""
+
+    number: int
+    principle_id: str
+    principle: Principle | None
+    """None: the run's constitution has no principle of that id."""
+    critique: Critique | None
+    revision: Revision | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one policy (base, sft or rl) answers to a held-out prompt."""
+
+    policy: str
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One prompt and everything that the run made of it."""
+
+    prompt: Prompt
+    response: Response | None = None
+    rounds: tuple[Round, ...] = ()
+    samples: tuple[Response, ...] = ()
+    labels: tuple[Label, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    comparisons: tuple[Label, ...] = ()
+    """Judgements between the policies' answers."""
+    principles: Mapping[str, Principle] = field(default_factory=dict[str, Principle])
+    """The whole constitution of the run, by principle id."""
+    rewards: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By id of the response or revision."""
+
+    @property
+    def used(self) -> bool:
+        """Whether any stage made something of the prompt."""
+        return bool(self.response or self.samples or self.answers)
+
+    def texts(self) -> Iterator[Response | Critique | Revision]:
+        """Everything generated, in order."""
+        if self.response:
+            yield self.response
+        for round in self.rounds:
+            yield from (text for text in (round.critique, round.revision) if text)
+        yield from self.samples
+        yield from (answer.response for answer in self.answers)
+
+    def versions(self) -> list[Response | Revision]:
+        """The response and its revisions, oldest first."""
+        revisions = [round.revision for round in self.rounds if round.revision]
+        return [self.response, *revisions] if self.response else [*revisions]
+
+
+def badges(transcript: Transcript) -> list[str]:
+    """What a reader may want to look at, in a few words each."""
+    versions = transcript.versions()
+    pairs = itertools.pairwise(versions)
+    judged, n_unscored = label_pairs((*transcript.labels, *transcript.comparisons))
+    orders = [(one - 0.5) * (0.5 - other) for _, _, (one, other) in judged]
+    last = [*versions[-1:], *(answer.response for answer in transcript.answers)]
+    found = {
+        "error": n_unscored
+        or any(text.generation.finish == "error" for text in transcript.texts()),
+        "no-op revision": any(word_change(old.text, new.text) == 0 for old, new in pairs),
+        "truncated": any(text.generation.finish == "length" for text in transcript.texts()),
+        "refusal": any(is_refusal(text.text) for text in last),
+        "orders disagree": any(agreement <= 0 for agreement in orders),
+    }
+    return [badge for badge, shown in found.items() if shown]
+
+
+def word_diff(one: str, other: str) -> list[tuple[Change, str]]:
+    """Runs of words kept, removed from `one` and added by `other`, in reading order.
+
+    Beyond `MAX_DIFF_WORDS` words all of `one` is removed and all of `other` added."""
+    a, b = re.findall(r"\S+\s*", one), re.findall(r"\S+\s*", other)
+    if len(a) + len(b) > MAX_DIFF_WORDS:
+        return [("removed", one), ("added", other)]
+    rows = common_rows([word.rstrip() for word in a], [word.rstrip() for word in b])
+    steps: list[tuple[Change, str]] = []
+    while a or b:
+        bit = max(0, len(b) - 1)
+        if b and rows[len(a)] >> bit & 1:
+            steps.append(("added", b.pop()))
+        elif b and rows[len(a) - 1] >> bit & 1:
+            a.pop()
+            steps.append(("same", b.pop()))
+        else:
+            steps.append(("removed", a.pop()))
+    key: Callable[[tuple[Change, str]], Change] = itemgetter(0)
+    runs = itertools.groupby(reversed(steps), key)
+    return [(change, "".join(word for _, word in run)) for change, run in runs]
+
+
+def stage_folder(run: Path, stage: str) -> Path:
+    """The folder of a stage, which is numbered; it need not be there."""
+    return next(iter(sorted(run.glob(f"[0-9][0-9]-{stage}"))), run / stage)
+
+
+def read_whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, none if it is missing, without a half-written last line.
+
+    Raises ConfigError for any other broken line."""
+    data = path.read_bytes() if path.is_file() else b""
+    with jsonlines.Reader(io.BytesIO(data[: data.rfind(b"\n") + 1])) as reader:
+        try:
+            return list(reader.iter(type=dict))
+        except jsonlines.InvalidLineError as error:
+            raise ConfigError(f"{path}:{error.lineno}: broken record: {error}") from error
+
+
+def read_records(path: Path) -> Iterator[AnyRecord]:
+    """The records of a file. Raises ConfigError for a line that is none."""
+    for number, row in enumerate(read_whole_rows(path), 1):
+        try:
+            yield record_adapter.validate_python(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{path}:{number}: not a record: {where}: {first['msg']}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of the run, empty if the file is not there (yet)."""
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_principles(run: Path) -> dict[str, Principle]:
+    """The principles of the run's constitution by id."""
+    path = run / "inputs" / "constitution.json"
+    try:
+        entries = [Principle.model_validate(row) for row in read_object(path).get("principles", [])]
+    except ValidationError as error:
+        raise ConfigError(f"{path}: not a constitution: {error.errors()[0]['msg']}") from error
+    return {principle.id: principle for principle in entries}
+
+
+def read_scores(run: Path) -> dict[str, Score]:
+    """What the evaluation measured, by id of the response or revision."""
+    rows = read_whole_rows(stage_folder(run, "evaluate") / "scores.jsonl")
+    names = Score._fields
+    return {row["id"]: Score(**{name: row[name] for name in names if name in row}) for row in rows}
+
+
+def record_files(run: Path) -> dict[str, Path]:
+    """Where each kind of record lies: stage name, or policy name for the evaluation."""
+    label, evaluate = stage_folder(run, "label"), stage_folder(run, "evaluate")
+    return {
+        "revise": stage_folder(run, "revise") / "records.jsonl",
+        "sample": stage_folder(run, "sample") / "records.jsonl",
+        "label": label / "records.jsonl",
+        "preferences": label / "preferences.jsonl",
+        "compare": evaluate / "labels.jsonl",
+        **{policy: evaluate / f"{policy}.jsonl" for policy in POLICIES},
+    }
+
+
+def load_transcripts(run: Path) -> list[Transcript]:
+    """One transcript per prompt of the run, in the order of the prompts.
+
+    Raises ConfigError if `run` is no run folder, and for a broken or an orphaned record."""
+    if not run.is_dir():
+        raise ConfigError(f"{run}: no such run folder; `cai runs` lists those there are")
+    prompts = of_type(read_records(run / "inputs" / "prompts.jsonl"), Prompt)
+    parts: dict[str, dict[str, list[AnyRecord]]] = {prompt.id: {} for prompt in prompts}
+    for part, path in record_files(run).items():
+        for record in read_records(path):
+            if isinstance(record, Prompt) or record.prompt_id not in parts:
+                raise ConfigError(f"{path}: record {record.id} belongs to no prompt of this run")
+            parts[record.prompt_id].setdefault(part, []).append(record)
+    principles, scores = read_principles(run), read_scores(run)
+    rewards = {id: score.reward for id, score in scores.items() if score.reward is not None}
+    return [join(prompt, parts[prompt.id], principles, rewards) for prompt in prompts]
+
+
+def join(
+    prompt: Prompt,
+    parts: Mapping[str, Sequence[AnyRecord]],
+    principles: Mapping[str, Principle],
+    rewards: Mapping[str, float],
+) -> Transcript:
+    """The transcript of one prompt from its records by stage."""
+    responses = of_type(parts.get("revise", ()), Response)
+    answers = tuple(
+        Answer(policy, response)
+        for policy in POLICIES
+        for response in of_type(parts.get(policy, ()), Response)
+    )
+    ids = [record.id for records in parts.values() for record in records]
+    return Transcript(
+        prompt=prompt,
+        response=responses[0] if responses else None,
+        rounds=join_rounds(parts.get("revise", ()), principles),
+        samples=tuple(
+            sorted(of_type(parts.get("sample", ()), Response), key=lambda response: response.sample)
+        ),
+        labels=tuple(of_type(parts.get("label", ()), Label)),
+        preferences=tuple(of_type(parts.get("preferences", ()), Preference)),
+        answers=answers,
+        comparisons=tuple(of_type(parts.get("compare", ()), Label)),
+        principles=principles,
+        rewards={id: rewards[id] for id in ids if id in rewards},
+    )
+
+
+def of_type(records: Iterator[AnyRecord] | Sequence[AnyRecord], kind: type[Kept]) -> list[Kept]:
+    return [record for record in records if isinstance(record, kind)]
+
+
+def join_rounds(
+    records: Sequence[AnyRecord], principles: Mapping[str, Principle]
+) -> tuple[Round, ...]:
+    """Critiques and revisions of one prompt, by round."""
+    found: dict[int, dict[str, Critique | Revision]] = defaultdict(dict)
+    for record in records:
+        if isinstance(record, Critique | Revision):
+            found[record.round][record.type] = record
+    return tuple(make_round(number, found[number], principles) for number in sorted(found))
+
+
+def make_round(
+    number: int, found: Mapping[str, Critique | Revision], principles: Mapping[str, Principle]
+) -> Round:
+    critique, revision = found.get("critique"), found.get("revision")
+    principle_id = next(iter(found.values())).principle_id
+    return Round(
+        number=number,
+        principle_id=principle_id,
+        principle=principles.get(principle_id),
+        critique=critique if isinstance(critique, Critique) else None,
+        revision=revision if isinstance(revision, Revision) else None,
+    )
+
+
+def find_transcript(run: Path, prompt_id: str) -> Transcript:
+    """The transcript of a prompt by its id, or by the beginning of its id if only one begins so.
+
+    Raises ConfigError that names near ids if none or several fit."""
+    found = {transcript.prompt.id: transcript for transcript in load_transcripts(run)}
+    fits = [id for id in found if id.startswith(prompt_id)] if prompt_id else []
+    if prompt_id in found or len(fits) == 1:
+        return found.get(prompt_id) or found[fits[0]]
+    near = fits or difflib.get_close_matches(prompt_id, found, 5, 0.3) or list(found)
+    listed = ", ".join(near[:5]) + (", …" if len(near) > 5 else "")
+    if fits:
+        raise ConfigError(
+            f"{prompt_id!r} fits {len(fits)} prompts of {run}: {listed}; type more of it"
+        )
+    hint = f"did you mean {listed}?" if listed else "the run has no prompts yet"
+    raise ConfigError(f"{run} has no prompt {prompt_id!r}; {hint}")
