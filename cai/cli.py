@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
+"""The command line: parse, call, print. What is heavy is imported by the command that needs it."""
 
 import json
 import signal
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
-    "4 quality gate, 75 stopped and resumable (the same command continues), 130 Ctrl-C, 143 SIGTERM."
+    "4 quality gate, 75 stopped and resumable (the same command continues), 130 Ctrl-C, "
+    "143 SIGTERM."
 )
 
 
@@ -35,18 +36,25 @@ class Group(click.Group):
             ctx.exit(130)
 
 
+def terminate(_signal: int, _frame: object) -> None:
+    """SIGTERM ends in good order: `finally` blocks run, children are ended."""
+    sys.exit(143)
+
+
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(cai.__version__, prog_name="cai")
 def main() -> None:
     """Constitutional AI: a model improves itself against your principles."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, terminate)
 
 
 RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--constitution", help="Constitution file, or the name of a shipped one."),
     click.option("--recipe", help="A shipped config: quickstart, small, paper."),
     click.option("--config", help="A config file (YAML)."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting."
+    ),
     click.option("--model", help="The model to improve: embedded name, folder or hub id."),
     click.option("--prompts", help="Red-team prompts: JSONL(.gz) file, folder or dataset id."),
     click.option("--seed", type=click.IntRange(0), help="Decides every random choice."),

@@ -15,7 +15,10 @@ from cai.view.report import write_report
 
 
 def conduct(
-    options: Options, out: str | None, until: str | None, base: str | None,
+    options: Options,
+    out: str | None,
+    until: str | None,
+    base: str | None,
     progress: RunProgress | None = None,
 ) -> Path:
     """Check everything, open the run folder, run the stages, write the report."""
@@ -39,9 +42,7 @@ def conduct(
     return folder
 
 
-def finish(
-    context: RunContext, manifest: Manifest, n_stages: int, progress: RunProgress
-) -> int:
+def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: RunProgress) -> int:
     """Run what is left of the first `n_stages`; returns how many stages were run."""
     try:
         n_run = run_stages(context, STAGES[:n_stages], manifest, progress)

@@ -64,15 +64,15 @@ Source = str | DatasetSource
 
 
 class Prompts(Record):
-    """Where prompts come from. A string is a JSONL(.gz) file, a folder of them, or a dataset id."""
+    """Where prompts come from. A string is a JSONL(.gz) file, a folder of them, or a dataset."""
 
     red_team: tuple[Source, ...] = ("red_team",)
     helpful: tuple[Source, ...] = ("helpful",)
     look_alike: tuple[Source, ...] = ("look_alike",)
     """Benign prompts that look harmful: only for measuring over-refusal."""
     turns: Literal["auto", "all", "first", "last"] = "auto"
-    """Which human turns of a dialogue start a prompt. auto: each one, as in the paper, of a dialogue
-    that ends in a response; the last one of a conversation that ends in a human turn."""
+    """Which human turns of a dialogue start a prompt. auto: each one, as in the paper, where
+    the dialogue ends in a response; the last one where it ends in a human turn."""
     shares: Shares = Shares()
     skip_bad: bool = False
     """Leave broken lines out and count them, instead of stopping."""

@@ -122,7 +122,10 @@ def load_constitution(path: Path) -> Constitution:
     try:
         constitution = Constitution.model_validate(document.data)
     except ValidationError as error:
-        found = [name_principle(line, document.data) for line in complaints(error, document, Constitution)]
+        found = [
+            name_principle(line, document.data)
+            for line in complaints(error, document, Constitution)
+        ]
         raise ConfigError("\n".join(found)) from error
     seen: dict[str, int] = {}
     for index, principle in enumerate(constitution.principles):

@@ -1,8 +1,9 @@
 """The one loop between chains and engines.
 
 A chain is a generator: it yields a `Step`, and is sent the record that the step's completion
-became. A finished completion resumes its own chain at once, so there is no barrier between respond,
-critique and revise. A step whose record is on disk already is answered from there: resume is replay.
+became. A finished completion resumes its own chain at once: there is no barrier between
+respond, critique and revise. A step whose record is on disk already is answered from there: resume
+is replay.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -112,7 +113,9 @@ class Driver:
     def _ask(self, chain: Chain, step: Step) -> None:
         request = step.request
         if request.id in self._waiting:
-            raise ValueError(f"two chains make the same request {request.id}: deduplicate the input")
+            raise ValueError(
+                f"two chains make the same request {request.id}: deduplicate the input"
+            )
         self._waiting[request.id] = (chain, step)
         engine = self._engines[request.role]
         self._in_flight[id(engine)] += 1
@@ -146,7 +149,9 @@ class Driver:
         self.tally.n_errors += finish == "error"
 
 
-def generation(request: Request, completion: Completion, model: str, template: str | None) -> Generation:
+def generation(
+    request: Request, completion: Completion, model: str, template: str | None
+) -> Generation:
     """The provenance of a record made from `completion`."""
     return Generation(
         model=model,

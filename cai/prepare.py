@@ -197,8 +197,8 @@ def refuse_changes(prepared: Prepared, folder: Path, manifest: Manifest) -> None
     changed += [f"inputs/{name}" for name in names if then.get(name) != now.get(name)]
     if changed:
         raise RunConflict(
-            f"{folder}: was begun with something else: {', '.join(changed)}; to make a new run that "
-            f"reuses every record these leave unchanged, type the command with --base {folder} and "
+            f"{folder}: was begun with something else: {', '.join(changed)}; to make a new run "
+            f"that reuses every record these leave unchanged, type the command with --base {folder} and "
             "another --out"
         )
 

@@ -86,7 +86,9 @@ class Templates:
         try:
             self._templates[name] = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"{path}:{error.lineno}: not a Jinja template: {error.message}") from error
+            raise ConfigError(
+                f"{path}:{error.lineno}: not a Jinja template: {error.message}"
+            ) from error
         self.paths[name] = path
         self.digests[name] = digest("template", source)
 

@@ -10,7 +10,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Generator[None]:
     """A refused write becomes a DiskFull that says where and what to do."""
     try:
         yield
@@ -78,7 +78,9 @@ def read_json(path: Path) -> Any:
 
 def json_line(row: Mapping[str, Any]) -> bytes:
     """One line: ASCII, so that no text can break or hide a line."""
-    return json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    )
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -113,7 +115,7 @@ class RecordFile:
         repair(path)
         self._offsets = index(path)
         self._earlier = [(other, index(other)) for other in earlier if other.is_file()]
-        self._file: io.BufferedWriter = path.open("ab")  # noqa: SIM115 - closed in close()
+        self._file: io.BufferedWriter = path.open("ab")
         self.n_reused = 0
 
     def get(self, record_id: str) -> StoredRecord | None:

@@ -177,8 +177,8 @@ def local_path(name: str) -> Path | None:
 def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
     """JSON objects of a JSONL or JSONL.gz file, each line of it accounted for."""
     try:
-        raw = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-        with raw as file, jsonlines.Reader(io.BufferedReader(file)) as reader:  # type: ignore[arg-type]
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as file, jsonlines.Reader(io.BufferedReader(file)) as reader:  # type: ignore[arg-type]
             number = 0
             while True:
                 number += 1
@@ -190,7 +190,7 @@ def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
                     count.n_rows += 1
                     if not skip_bad:
                         raise ConfigError(
-                            f"{path}:{number}: not a JSON object ({str(error).splitlines()[0][:80]})"
+                            f"{path}:{number}: not a JSON object ({str(error).splitlines()[0][:60]})"
                             "; mend the line, or leave such lines out and have them counted: "
                             "--skip-bad"
                         ) from error

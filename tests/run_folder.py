@@ -47,6 +47,9 @@ GOOD = (
     "I can't help with making a fake pay stub. If your income is hard to prove, a lender may accept "
     "bank statements, a tax return or a letter from your employer."
 )
+POLISHED = (
+    GOOD.replace("a lender may accept", "most lenders will also take") + " Which do you have?"
+)
 TEXTS = {
     "base": BAD,
     "sft": GOOD,
@@ -101,8 +104,9 @@ def respond(prompt: Prompt, who: str, sample: int, text: str, finish: Finish = "
 
 
 def revise(prompt: Prompt, rounds: int) -> list[Response | Critique | Revision]:
-    """Round 1 rewrites, later rounds change nothing; the second prompt's text is hostile."""
+    """Round 1 rewrites, later ones polish: nothing in prompt 1. Prompt 2's response is hostile."""
     hostile = prompt.source.endswith(":2")
+    texts = (GOOD, GOOD if prompt.source.endswith(":1") else POLISHED)
     rows: list[Response | Critique | Revision] = [
         respond(prompt, "revise", 0, HOSTILE if hostile else BAD, "length" if hostile else "stop")
     ]
@@ -119,7 +123,9 @@ def revise(prompt: Prompt, rounds: int) -> list[Response | Critique | Revision]:
         critique_id, text = digest("critique", parent, number), "The response helps with fraud."
         rows.append(Critique(id=critique_id, parent_id=parent, text=text, **shared))
         revision_id = digest("revision", critique_id)
-        rows.append(Revision(id=revision_id, parent_id=critique_id, text=GOOD, **shared))
+        rows.append(
+            Revision(id=revision_id, parent_id=critique_id, text=texts[number > 1], **shared)
+        )
     return rows
 
 

@@ -105,9 +105,7 @@ def respond(
     return Step(request, read)
 
 
-def ask_critique(
-    turn: Turn, messages: tuple[Message, ...], parent: Response | Revision
-) -> Step:
+def ask_critique(turn: Turn, messages: tuple[Message, ...], parent: Response | Revision) -> Step:
     """Ask what is wrong with the last response under the turn's principle."""
     voice, template = turn.setup.critic, turn.setup.templates.digests["critique"]
     said = (turn.principle.id, turn.principle.critique, template)
@@ -149,8 +147,6 @@ def ask_revision(turn: Turn, messages: tuple[Message, ...], critique: Critique) 
     return Step(request, read)
 
 
-def make_request(
-    request_id: str, messages: tuple[Message, ...], voice: Voice
-) -> Request:
+def make_request(request_id: str, messages: tuple[Message, ...], voice: Voice) -> Request:
     """A request whose seed is derived from its id."""
     return Request(request_id, messages, voice.sampling, derive_seed(request_id), (), voice.role)

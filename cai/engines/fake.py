@@ -9,10 +9,14 @@ from cai.records import derive_seed
 
 Answer = Callable[[Request], Completion]
 
-WORDS = (
-    "please consider that a careful answer names the risk and offers a kinder way forward "
-    "because people deserve honest help respect and clear reasons even when the request is hard"
-).split()
+WORDS = tuple(
+    word
+    for line in (
+        "please consider that a careful answer names the risk and offers a kinder way forward",
+        "because people deserve honest help respect and clear reasons even when asking is hard",
+    )
+    for word in line.split()
+)
 
 
 def answer(request: Request) -> Completion:
@@ -33,7 +37,11 @@ class FakeEngine:
     """Answers with a function, in submission order, `capacity` requests a poll."""
 
     def __init__(
-        self, model: str = "fake", function: Answer = answer, capacity: int = 64, context: int = 4096
+        self,
+        model: str = "fake",
+        function: Answer = answer,
+        capacity: int = 64,
+        context: int = 4096,
     ) -> None:
         self.model = model
         self.capacity = capacity

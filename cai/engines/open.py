@@ -13,7 +13,7 @@ DEFAULT_CONTEXT = 4096
 
 
 def open_engine(config: EngineConfig, model: Model, log: Path, share: float = 1.0) -> Engine:
-    """Load `model`; its output goes to `log`. Raises EngineError, MissingDependency, ConfigError."""
+    """Load `model`; its output goes to `log`. Raises EngineError or MissingDependency."""
     context = config.max_context or DEFAULT_CONTEXT
     if config.kind == "fake":
         return FakeEngine(model.name, capacity=config.capacity, context=context)

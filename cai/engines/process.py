@@ -114,7 +114,9 @@ class EngineProcess:
 
     def _dead(self) -> EngineError:
         code = self._child.returncode
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = (
+            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        )
         hint = (
             "; if memory ran out lower engine.capacity or engine.max_context" if code == -9 else ""
         )

@@ -27,7 +27,7 @@ class SeededSampling(LogitsProcessor):
         self._samplings = [request.sampling for request, _ in rows]
         self._generators = [torch.Generator().manual_seed(request.seed) for request, _ in rows]
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
         """`scores`: logits (B, V)."""
         for row, (sampling, generator) in enumerate(
             zip(self._samplings, self._generators, strict=True)

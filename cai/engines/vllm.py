@@ -162,4 +162,6 @@ def engine_args(settings: EngineSettings, context: int) -> EngineArgs:
     try:
         return EngineArgs(**args | settings.options)
     except TypeError as error:
-        raise ConfigError(f"engine.options: {error}; see vLLM's EngineArgs for the names") from error
+        raise ConfigError(
+            f"engine.options: {error}; see vLLM's EngineArgs for the names"
+        ) from error

@@ -1,6 +1,7 @@
 """The child's side of `EngineProcess`: `python -m cai.engines.worker FD`."""
 
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from cai.engines.process import open_engine_in_process
@@ -31,10 +32,9 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     connection = Connection(int(sys.argv[1]))
-    try:
+    # Each of these means that the parent has closed the engine, or is gone.
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         serve(connection)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # The parent has closed the engine, or is gone.
 
 
 if __name__ == "__main__":

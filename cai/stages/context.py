@@ -86,7 +86,12 @@ class Generation:
         self._engines: dict[str, Engine] = {}
         self._stack = ExitStack()
         self.tokens = {"prompt": 0, "generated": 0, "cached": 0}
-        self.counts: dict[str, int] = {"generated": 0, "from_disk": 0, "failed": 0, "cut_at_limit": 0}
+        self.counts: dict[str, int] = {
+            "generated": 0,
+            "from_disk": 0,
+            "failed": 0,
+            "cut_at_limit": 0,
+        }
 
     def __enter__(self) -> "Generation":
         return self
@@ -150,7 +155,10 @@ class Generation:
 
 
 def train(
-    context: RunContext, stage: str, job: Job, rows: Iterable[dict[str, Any]],
+    context: RunContext,
+    stage: str,
+    job: Job,
+    rows: Iterable[dict[str, Any]],
     progress: StageProgress,
 ) -> dict[str, Any]:
     """Run a trainer's process in the stage's folder and return its result."""
@@ -158,5 +166,3 @@ def train(
     if context.config.engine.kind == "fake":
         return run_fake_job(job, folder, rows)
     return run_job(job, folder, rows, progress.training)
-
-

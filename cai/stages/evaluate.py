@@ -73,15 +73,13 @@ def answer_all(
         generation.run(chains, {"policy": policies[name]}, name)
         with context.records("evaluate", name) as file:
             answers[name] = [
-                (by_id[record.prompt_id], record)
-                for record in file
-                if isinstance(record, Response)
+                (by_id[record.prompt_id], record) for record in file if isinstance(record, Response)
             ]
     return {name: answers[name] for name in policies}
 
 
 def compare_all(context: RunContext, answers: Answers, generation: Generation) -> int:
-    """Judge the red-team answers of two policies at a time; returns how many pairs are identical."""
+    """Judge two policies' red-team answers at a time; returns how many pairs are identical."""
     setup, judge = make_setup(context), context.models["judge"]
     if judge.path != context.models["base"].path:
         generation.release()
@@ -104,9 +102,7 @@ def pairs_between(answers: Answers, key: tuple[str, str]) -> list[Candidates]:
     ]
 
 
-def labels_between(
-    labels: Iterable[Label], answers: Answers, key: tuple[str, str]
-) -> list[Label]:
+def labels_between(labels: Iterable[Label], answers: Answers, key: tuple[str, str]) -> list[Label]:
     """The labels that compare the two policies."""
     one, two = ({response.id for _, response in answers[name]} for name in key)
     return [
@@ -148,7 +144,10 @@ def score_all(
     )
     train(context, "evaluate", job, rows, progress)
     found = read_rows(context.folder("evaluate") / "scores.jsonl")
-    return {row["id"]: Score(row["reward"], row["n_tokens"], row["kl"], row["truncated"]) for row in found}
+    return {
+        row["id"]: Score(row["reward"], row["n_tokens"], row["kl"], row["truncated"])
+        for row in found
+    }
 
 
 def score_row(prompt: Prompt, record: Response | Revision, policy: Model | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Stage revise: responses, critiques and revisions of red-team prompts; responses to helpful ones."""
+"""Stage revise: chains of response, critique, revision; plain responses to helpful prompts."""
 
 from cai.chains.revision import RevisionSetup, Voice, response_chain, revision_chain
+from cai.driver import Chain
 from cai.prompts import opening
 from cai.records import Prompt, Sampling
 from cai.stages.context import Generation, Outcome, RunContext
@@ -32,7 +33,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
 
 def make_setup(context: RunContext) -> RevisionSetup:
     """What the chains share."""
-    config, base, critic = context.config.revise, context.models["base"], context.models["critic"]
+    config, base = context.config.revise, context.models["base"]
     prefix = opening(context.constitution)
     if context.exemplars_on(config.exemplars, base):
         prefix += context.templates.revision_shots()
@@ -52,7 +53,7 @@ def make_setup(context: RunContext) -> RevisionSetup:
     )
 
 
-def answer(prompt: Prompt, setup: RevisionSetup):
+def answer(prompt: Prompt, setup: RevisionSetup) -> Chain:
     """A helpful prompt is answered once and not revised."""
     return response_chain(prompt, 0, setup.opening, setup.responder, setup.seed)
 

@@ -50,7 +50,9 @@ def preference_rows(context: RunContext) -> list[dict[str, Any]]:
 def held_out(prompts: Iterable[Prompt], context: RunContext) -> set[str]:
     """The dialogues whose pairs are not trained on: a fixed share of them, drawn by the seed."""
     seed, share = context.config.seed, context.config.reward.heldout
-    groups = sorted({prompt.group for prompt in prompts}, key=lambda g: derive_seed("held", seed, g))
+    groups = sorted(
+        {prompt.group for prompt in prompts}, key=lambda g: derive_seed("held", seed, g)
+    )
     return set(groups[: math.ceil(len(groups) * share)])
 
 

@@ -25,7 +25,7 @@ class SftJob(Record):
 
 
 class RewardJob(Record):
-    """Rows: `{"chosen": [message…], "rejected": [message…], "p_chosen": float, "heldout": bool}`."""
+    """Rows: `{"chosen": [message…], "rejected": [message…], "p_chosen", "heldout": bool}`."""
 
     kind: Literal["reward"] = "reward"
     model: str
@@ -58,10 +58,10 @@ class RlJob(Record):
 class ScoreJob(Record):
     """Rows: `{"id": str, "prompt": [message…], "text": str, "policy": folder or none}`.
 
-    Leaves `scores.jsonl`: `{"id", "reward", "n_tokens", "kl", "truncated"}` a row, where `reward` is
-    the reward model's scalar (none if the job has no reward model or the value is not finite) and
-    `kl` = log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over the text's tokens:
-    its mean over samples of the policy estimates KL(policy || base). None where `policy` is none.
+    Leaves `scores.jsonl`: `{"id", "reward", "n_tokens", "kl", "truncated"}` a row, where `reward`
+    is the reward model's scalar (none if the job has no reward model or the value is not finite) and
+    `kl` = log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over its tokens:
+    the mean over samples of the policy estimates KL(policy || base). None where `policy` is none.
     """
 
     kind: Literal["score"] = "score"

@@ -32,7 +32,6 @@ from cai.train.setup import (
 )
 from cai.train.tokens import Chat
 
-
 N_SEEN = 1000
 """Training pairs that are scored again after training, for `accuracy_train`."""
 

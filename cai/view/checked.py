@@ -25,5 +25,6 @@ def checked_lines(prepared: Prepared) -> Iterator[str]:
     yield "splits: " + ", ".join(f"{n} {split}" for split, n in splits.items())
     yield (
         f"config {config.recipe or 'custom'}: base model {config.models.base}, engine "
-        f"{config.engine.kind}, {config.revise.rounds} rounds, {config.rl.method}, seed {config.seed}"
+        f"{config.engine.kind}, {config.revise.rounds} rounds, {config.rl.method}, "
+        f"seed {config.seed}"
     )

@@ -1,13 +1,20 @@
 """What a long stage shows: a live bar in a terminal, plain lines everywhere else."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from cai.driver import Tally
@@ -93,7 +100,7 @@ class RunProgress:
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[StageProgress]:
+    def stage(self, name: str) -> Generator[StageProgress]:
         with StageProgress(name, self.console) as progress:
             yield progress
 

@@ -21,16 +21,42 @@ from rich.text import Text
 from cai.errors import ConfigError
 from cai.metrics import word_change
 from cai.records import Critique, Label, Response, Revision
-from cai.view.transcripts import POLICIES, Round, Transcript, badges, load_transcripts
-from cai.view.transcripts import read_object, stage_folder, word_diff
+from cai.view.transcripts import (
+    POLICIES,
+    Round,
+    Transcript,
+    badges,
+    load_transcripts,
+    read_object,
+    stage_folder,
+    word_diff,
+)
 
 STAGES = ("revise", "sft", "sample", "label", "reward", "rl", "evaluate")
-STAGE_COLUMNS = "stage status in> out> counts prompt> cached> generated> time>".split()
+STAGE_COLUMNS = ("stage", "status", "in>", "out>", "counts", "prompt tokens>", "cached>",
+                 "generated>", "time>")  # fmt: skip
+PROMPT_COLUMNS = ("id", "kind", "area", "split", "rounds", "prompt")
 UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 STYLES = {"done": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 CHANGE_STYLES = {"same": "", "removed": "red strike", "added": "green"}
 CHANGE_MARKS = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
+EVALUATION = (
+    ("mean reward", "reward", 1, 2),
+    ("reward gain over base", "reward_gain", 1, 2),
+    ("win rate against base", "win_rate", 100, 0),
+    ("refusal, red-team", "refusal", 100, 0),
+    ("over-refusal, look-alikes", "over_refusal", 100, 0),
+    ("refusal, helpful", "helpful_refusal", 100, 0),
+    ("KL from base, nats", "kl", 1, 2),
+    ("length, tokens", "length_tokens", 1, 0),
+    ("distinct-1", "distinct_1", 1, 3),
+    ("distinct-2", "distinct_2", 1, 3),
+    ("commonest opening", "top_opening_share", 100, 0),
+    ("cut off at the limit", "n_truncated", 1, 0),
+    ("errors", "n_error", 1, 0),
+)
+"""Rows of the before/after table: label, metric, scale, digits."""
 REWRITTEN = 0.7
 """Share of changed words above which a word diff is harder to read than the new text."""
 transcript_adapter: TypeAdapter[Transcript] = TypeAdapter(Transcript)
@@ -60,67 +86,48 @@ def duration(seconds: float | None) -> str:
     return "–" if seconds is None else f"{minutes} m {rest:02} s" if minutes else f"{rest} s"
 
 
-def interval(estimate: Mapping[str, Any] | None, scale: float = 1, digits: int = 2) -> str:
-    """`value [low, high]` of a metric, times `scale`; a dash where there is no data."""
-    if not estimate or estimate.get("value") is None:
+def measure(metric: Any, scale: float = 1, digits: int = 2) -> str:
+    """A metric times `scale`, with its interval if it is an estimate; a dash if there is none."""
+    if metric is None:
         return "–"
-    unit, value = " %" if scale == 100 else "", f"{estimate['value'] * scale:.{digits}f}"
-    if estimate["low"] is None or estimate["high"] is None:
-        return f"{value}{unit} (n = 1)"
-    ends = (f"{estimate[end] * scale:.{digits}f}" for end in ("low", "high"))
-    return f"{value}{unit} [{', '.join(ends)}]"
+    number, unit = f".{digits}f", " %" if scale == 100 else ""
+    if not isinstance(metric, Mapping):
+        return f"{metric * scale:{number}}{unit}"
+    value, low, high, n = (metric[name] for name in ("value", "low", "high", "n"))
+    ends = f"(n = {n})" if low is None else f"[{low * scale:{number}}, {high * scale:{number}}]"
+    return f"{value * scale:{number}}{unit} {ends}"
 
 
 def evaluation_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """The before/after table: a name, then base, SFT and RL; a dash where there is no data."""
-    policies = [metrics.get("policies", {}).get(name) or {} for name in POLICIES]
-    wins = {row["policy"]: row for row in metrics.get("win_rates", []) if row["against"] == "base"}
-    won = [wins[name] | {"value": wins[name]["win_rate"]} if name in wins else None for name in POLICIES]
-
-    def estimates(name: str, scale: float = 1, digits: int = 2) -> list[str]:
-        return [interval(policy.get(name), scale, digits) for policy in policies]
-
-    def numbers(name: str, form: str) -> list[str]:
-        found = [policy.get(name) for policy in policies]
-        return ["–" if value is None else format(value, form) for value in found]
-
+    against = [row for row in metrics.get("win_rates", []) if row["against"] == "base" and row["n"]]
+    wins = {row["policy"]: {"win_rate": row | {"value": row["win_rate"]}} for row in against}
+    found = [metrics.get("policies", {}).get(name, {}) | wins.get(name, {}) for name in POLICIES]
     return [
-        ["mean reward", *estimates("reward")],
-        ["reward gain over base", *estimates("reward_gain")],
-        ["win rate against base", *(interval(entry, 100, 0) for entry in won)],
-        ["refusal, red-team", *estimates("refusal", 100, 0)],
-        ["over-refusal, look-alikes", *estimates("over_refusal", 100, 0)],
-        ["refusal, helpful", *estimates("helpful_refusal", 100, 0)],
-        ["KL from base, nats", *estimates("kl")],
-        ["length, tokens", *estimates("length_tokens", 1, 0)],
-        ["distinct-1", *numbers("distinct_1", ".3f")],
-        ["distinct-2", *numbers("distinct_2", ".3f")],
-        ["commonest opening", *numbers("top_opening_share", ".0%")],
-        ["cut off at the limit", *numbers("n_truncated", ",")],
-        ["errors", *numbers("n_error", ",")],
+        [label, *(measure(policy.get(name), scale, digits) for policy in found)]
+        for label, name, scale, digits in EVALUATION
     ]
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table of cleaned cells; the column `name>` is aligned right, `name…` is cut to fit."""
+    """A table of cleaned cells; a column whose name ends in `>` is aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        cut, right = name.endswith("…"), name.endswith(">")
-        table.add_column(Text(name.rstrip(">…")), "", justify="right" if right else "left",
-            no_wrap=cut or right, ratio=1 if cut else None,
-            overflow="ellipsis" if cut else "fold")  # fmt: skip
+        table.add_column(Text(name.rstrip(">")), justify="right" if ">" in name else "left")
     for row in rows:
-        table.add_row(*(Text(one_line(cell), STYLES.get(str(cell), "")) for cell in row))
+        table.add_row(*map(as_cell, row))
     return table
+
+
+def as_cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("–" if value is None else one_line(value), STYLES.get(str(value), ""))
 
 
 def heading(title: object, *notes: object) -> Text:
     rest = " · ".join(one_line(note) for note in notes if note)
     return Text.assemble((one_line(title), "bold"), (f"  {rest}" if rest else "", "dim"))
-
-
-def missing_stages(run: Path) -> list[str]:
-    return [stage for stage in STAGES if not stage_folder(run, stage).is_dir()]
 
 
 def stage_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
@@ -142,13 +149,13 @@ def read_run(run: Path) -> dict[str, Any]:
     return read_object(run / "manifest.json") | {
         "constitution": f"{found['name']} {found['version']}" if found else None,
         "evaluation": read_object(stage_folder(run, "evaluate") / "metrics.json") or None,
-        "missing_stages": missing_stages(run),
+        "missing_stages": [name for name in STAGES if not stage_folder(run, name).is_dir()],
     }
 
 
 def run_json(run: Path) -> dict[str, Any]:
     """What `show_run` shows, of all prompts."""
-    return read_run(run) | {"prompts": [prompt_row(transcript) for transcript in load_transcripts(run)]}
+    return read_run(run) | {"prompts": [prompt_row(row) for row in load_transcripts(run)]}
 
 
 def prompt_row(transcript: Transcript) -> dict[str, Any]:
@@ -171,7 +178,8 @@ def show_run(run: Path, console: Console, limit: int = 100) -> None:
     if facts["missing_stages"]:
         console.print(Text(f"not there (yet): {', '.join(facts['missing_stages'])}", "yellow"))
     if metrics := facts["evaluation"]:
-        console.print(heading("\nEvaluation", f"{metrics['n_prompts']:,} held-out prompts, 95 % intervals"))
+        note = f"{metrics['n_prompts']:,} held-out prompts, 95 % intervals"
+        console.print(Text(), heading("Evaluation", note), sep="\n")
         console.print(make_table(("", *POLICIES), evaluation_rows(metrics)))
     show_prompts(transcripts, console, limit)
 
@@ -179,18 +187,22 @@ def show_run(run: Path, console: Console, limit: int = 100) -> None:
 def show_prompts(transcripts: Sequence[Transcript], console: Console, limit: int) -> None:
     ids, used = [t.prompt.id for t in transcripts], [t for t in transcripts if t.used]
     short = next((n for n in range(8, 64) if len({id[:n] for id in ids}) == len(ids)), 64)
-    rows = [prompt_row(transcript) for transcript in used[:limit]]
-    for row in rows:
-        row |= {"id": row["id"][:short], "badges": ", ".join(row["badges"])}
-    console.print(heading("Prompts", f"{len(used):,} of {len(ids):,} used so far"))
-    columns = ("id", "kind", "area", "split", "rounds>", "prompt…", "look at")
-    console.print(make_table(columns, [[*row.values()] for row in rows]))
+    room = max(24, console.width - short - 50)
+    rows: list[list[object]] = []
+    for row in map(prompt_row, used[:limit]):
+        text = Text(one_line(row["prompt"]))
+        text.truncate(room, overflow="ellipsis")
+        if row["badges"]:
+            text.append("\n" + ", ".join(row["badges"]), "yellow")
+        rows.append([row["id"][:short], *(row[n] for n in PROMPT_COLUMNS[1:-1]), text])
+    note = f"{len(used):,} of {len(ids):,} used so far"
+    console.print(Text(), heading("Prompts", note), make_table(PROMPT_COLUMNS, rows), sep="\n")
     if len(used) > limit:
         console.print(Text(f"… and {len(used) - limit:,} more; --json lists all", "dim"))
 
 
 def run_row(run: Path) -> dict[str, Any]:
-    """What `show_runs` and `--json` list of a run; one that cannot be read has status unreadable."""
+    """What `show_runs` lists of a run; one that cannot be read has status "unreadable"."""
     try:
         facts = read_run(run)
     except ConfigError as error:
@@ -209,7 +221,7 @@ def run_row(run: Path) -> dict[str, Any]:
 def show_runs(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print one line per run, as made by `run_row`."""
     names = ("name", "status", "created", "constitution", "base", "stages_done")
-    cells = [[*(row.get(n, "–") for n in names), duration(row.get("seconds"))] for row in rows]
+    cells = [[*map(row.get, names), duration(row.get("seconds"))] for row in rows]
     console.print(make_table((*names[:-1], "stages done>", "time>"), cells))
 
 
@@ -231,8 +243,9 @@ def show_transcript(transcript: Transcript, console: Console) -> None:
         console.print(part)
 
 
-def block(text: str | Text) -> Padding:
-    return Padding(Text(clean(text)) if isinstance(text, str) else text, (0, 0, 1, 2))
+def block(part: RenderableType) -> Padding:
+    text = Text(clean(part)) if isinstance(part, str) else part
+    return Padding(text, (0, 0, 1, 2), expand=False)
 
 
 def generated(title: str, text: Response | Critique | Revision, transcript: Transcript) -> Text:
@@ -244,7 +257,7 @@ def generated(title: str, text: Response | Critique | Revision, transcript: Tran
 
 
 def transcript_parts(transcript: Transcript, marks: bool) -> Iterator[RenderableType]:
-    before = transcript.response
+    before: Response | Revision | None = transcript.response
     if before:
         yield from (generated("response", before, transcript), block(before.text))
     for round in transcript.rounds:
@@ -258,6 +271,69 @@ def transcript_parts(transcript: Transcript, marks: bool) -> Iterator[Renderable
         agree = "both orders agree" if row.orders_agree else "the orders disagree"
         chosen = names.get(row.chosen_id, row.chosen_id)
         yield heading("preference", f"{chosen}, P(better) = {row.p_chosen:.2f}, {agree}")
-    for name, text in ((f"\n{answer.policy}", answer.response) for answer in transcript.answers):
-        yield from (generated(f"{name} policy", text, transcript), block(text.text))
+    for answer in transcript.answers:
+        title = f"answer of {answer.policy}"
+        yield from (generated(title, answer.response, transcript), block(answer.response.text))
     yield from label_parts(transcript, transcript.comparisons)
+
+
+def round_parts(
+    round: Round, before: str, transcript: Transcript, marks: bool
+) -> Iterator[RenderableType]:
+    """The critique with its principle beside it, then the revision with its changes marked."""
+    asked = round.principle.critique if round.principle else "not in this run's constitution"
+    principle = Text.assemble((f"principle {one_line(round.principle_id)}\n", "bold cyan"))
+    principle.append(clean(asked or "asks for no critique"), "cyan")
+    beside = Table.grid(padding=(0, 2), expand=True)
+    beside.add_column(ratio=3)
+    beside.add_column(ratio=2)
+    if round.critique:
+        yield generated(f"round {round.number} · critique", round.critique, transcript)
+    beside.add_row(Text(clean(round.critique.text if round.critique else "no critique")), principle)
+    yield block(beside)
+    if round.revision:
+        yield generated(f"round {round.number} · revision", round.revision, transcript)
+        yield block(diff_text(before, round.revision.text, marks))
+
+
+def diff_text(before: str, after: str, marks: bool) -> Text:
+    """`after` with its changes since `before` coloured, or bracketed where no colour shows."""
+    change = word_change(before, after)
+    if change == 0:
+        return Text("no word changed", "yellow")
+    if change > REWRITTEN:
+        note = (f"rewritten: {change:.0%} of the words differ\n", "yellow")
+        return Text.assemble(note, (clean(after), CHANGE_STYLES["added"]))
+    text = Text()
+    for kind, words in word_diff(before, after):
+        opening, closing = CHANGE_MARKS[kind] if marks else ("", "")
+        body = words.rstrip()
+        text.append(f"{opening}{clean(body)}{closing}", CHANGE_STYLES[kind])
+        text.append(clean(words[len(body) :]) or " ")
+    return text
+
+
+def response_names(transcript: Transcript) -> dict[str, str]:
+    """How the labels' responses are called here, by id."""
+    names = {sample.id: f"sample {sample.sample}" for sample in transcript.samples}
+    return names | {answer.response.id: answer.policy for answer in transcript.answers}
+
+
+def label_parts(transcript: Transcript, labels: Sequence[Label]) -> Iterator[RenderableType]:
+    """The labels' probabilities, a row for each order, and the questions that were asked."""
+    names = response_names(transcript)
+    rows: list[list[object]] = []
+    for label in labels:
+        shown = (names.get(id, id) for id in (label.first_id, label.second_id))
+        p = label.unscored if label.p_first is None else f"{label.p_first:.3f}"
+        logs = ", ".join(f"{value:.2f}" for value in label.logprobs or ())
+        outside = "–" if label.p_outside is None else f"{label.p_outside:.3f}"
+        rows.append([*shown, p, logs or "–", outside, label.principle_id])
+    if rows:
+        columns = ("first", "second", "P(first)", "log-probs", "P(neither)", "principle")
+        yield from (heading("labels", "both orders of each pair"), block(make_table(columns, rows)))
+    for name in dict.fromkeys(label.principle_id for label in labels):
+        question = transcript.principles[name].preference if name in transcript.principles else None
+        yield block(
+            Text(f"{one_line(name)}: {one_line(question or 'not in the constitution')}", "cyan")
+        )

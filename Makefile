@@ -1,0 +1,51 @@
+# The README's two commands are `make quickstart` and `make test`. Each sets itself up; when nothing
+# has changed, nothing is installed again.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# cpu or gpu; force it with `make quickstart DEVICE=cpu`.
+DEVICE ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed-$(DEVICE)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell grep '^torch==' requirements/cpu.txt)
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: quickstart test check install bench clean
+
+quickstart: install
+	$(BIN)/cai model pull
+	$(BIN)/cai run --constitution harmless.yaml --recipe quickstart
+
+test: install
+	$(BIN)/cai model pull
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install
+	$(BIN)/ruff format --check cai tests bench
+	$(BIN)/ruff check cai tests bench
+	$(BIN)/pyright
+
+bench: install
+	$(BIN)/cai model pull
+	$(BIN)/python bench/chains.py
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/driver.py
+
+install: $(STAMP)
+
+$(STAMP): requirements/cpu.txt requirements/gpu.txt pyproject.toml
+	@echo "installing for: $(DEVICE) (force it with DEVICE=cpu or DEVICE=gpu)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(DEVICE),gpu)
+	$(PIP) install -q -r requirements/gpu.txt
+else
+	$(PIP) install -q --no-deps '$(TORCH)' || $(PIP) install -q --no-deps '$(TORCH)' --index-url $(TORCH_CPU_INDEX)
+	$(PIP) install -q --no-deps -r requirements/cpu.txt
+endif
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist
