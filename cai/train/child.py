@@ -57,7 +57,7 @@ def die_with_parent() -> None:
     """End this process when the one that asked for it ends, however that ends.
 
     The kernel does it at once for a direct child on Linux; a thread that looks once a second does
-    it elsewhere, and under `accelerate launch`, which stands between.
+    it elsewhere, and under torchrun, which stands between.
     """
     asked_by = int(os.environ.get("CAI_PARENT_PID", "0"))
     if not asked_by:

@@ -56,7 +56,7 @@ def rewind(folder: Path) -> int:
     """Go back to the newest complete checkpoint (step 0 if none), drop what is newer; its step."""
     newest = newest_checkpoint(folder)
     step = step_of(newest) if newest else 0
-    for checkpoint in (folder / TRAINER).glob("checkpoint-*"):
+    for checkpoint in checkpoints(folder):
         if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)
     kept = [line for line in read_metrics(folder) if line["step"] <= step]
@@ -73,8 +73,13 @@ def step_of(checkpoint: Path) -> int:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The complete `trainer/checkpoint-N` with the largest N: the place to resume from."""
-    found = sorted((folder / TRAINER).glob("checkpoint-*"), key=step_of, reverse=True)
-    return next((path for path in found if step_of(path) > 0 and is_complete(path)), None)
+    return next(filter(is_complete, checkpoints(folder)), None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Every `trainer/checkpoint-N`, complete or not, the newest first."""
+    found = (path for path in (folder / TRAINER).glob("checkpoint-*") if step_of(path) >= 0)
+    return sorted(found, key=step_of, reverse=True)
 
 
 def is_complete(checkpoint: Path) -> bool:

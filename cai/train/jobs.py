@@ -59,9 +59,9 @@ class ScoreJob(Record):
     """Rows: `{"id": str, "prompt": [message…], "text": str, "policy": folder or none}`.
 
     Leaves `scores.jsonl`: `{"id", "reward", "n_tokens", "kl", "truncated"}` a row, where `reward`
-    is the reward model's scalar (none if the job has no reward model or the value is not finite) and
-    `kl` = log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over its tokens:
-    the mean over samples of the policy estimates KL(policy || base). None where `policy` is none.
+    is the reward model's scalar (none without a reward model, or where it is not finite) and `kl` =
+    log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over its tokens: the mean over
+    samples of the policy estimates KL(policy || base). None where `policy` is none.
     """
 
     kind: Literal["score"] = "score"

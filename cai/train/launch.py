@@ -22,7 +22,7 @@ from cai.train import folder as files
 from cai.train.jobs import Job
 
 SPREAD = ("sft", "reward", "rl")
-"""Kinds of job that `accelerate launch` spreads over the visible GPUs."""
+"""Kinds of job that are spread over the visible GPUs, one process each (data parallel)."""
 POLL_S = 0.1
 GRACE_S = 10.0
 """Seconds between the polite and the impolite end of a child."""
@@ -98,15 +98,14 @@ def start_child(job: Job, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def command(kind: str, folder: Path) -> list[str]:
-    """The child's command line: plain Python, or `accelerate launch` for more than one process."""
+    """The child's command line: plain Python, or torchrun for more than one process."""
     module = ["-m", "cai.train.child", str(folder)]
     n = n_processes(kind)
     if n == 1:
         return [sys.executable, *module]
-    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(n)]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--multi_gpu"] if n_gpus() else ["--cpu"]
-    return [sys.executable, *launch, *module]
+    # standalone: a free port, so that two runs on one machine do not meet
+    spread = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)]
+    return [sys.executable, *spread, *module]
 
 
 def environment() -> dict[str, str]:

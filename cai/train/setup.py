@@ -150,6 +150,8 @@ def fit(trainer: Any, folder: Path, moves: str) -> list[dict[str, Any]]:
     newest = files.newest_checkpoint(folder)
     logging.info("training from %s", newest.name if newest else "the start")
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    # the main process writes the metrics that all of them read
+    trainer.accelerator.wait_for_everyone()
     metrics = files.read_metrics(folder)
     if trainer.accelerator.is_main_process:
         if not metrics:

@@ -15,10 +15,9 @@ from pydantic import TypeAdapter
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from cai.errors import ConfigError
 from cai.metrics import word_change
 from cai.records import Critique, Label, Response, Revision
 from cai.view.transcripts import (
@@ -33,14 +32,11 @@ from cai.view.transcripts import (
 )
 
 STAGES = ("revise", "sft", "sample", "label", "reward", "rl", "evaluate")
-STAGE_COLUMNS = ("stage", "status", "in>", "out>", "counts", "prompt tokens>", "cached>",
-                 "generated>", "time>")  # fmt: skip
+COLUMNS = ("stage", "status", "in>", "out>", "counts", "prompt>", "cached>", "generated>", "time>")
 PROMPT_COLUMNS = ("id", "kind", "area", "split", "rounds", "prompt")
-UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 STYLES = {"done": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
-CHANGE_STYLES = {"same": "", "removed": "red strike", "added": "green"}
-CHANGE_MARKS = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
+MARKS = {"removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
 EVALUATION = (
     ("mean reward", "reward", 1, 2),
     ("reward gain over base", "reward_gain", 1, 2),
@@ -56,10 +52,9 @@ EVALUATION = (
     ("cut off at the limit", "n_truncated", 1, 0),
     ("errors", "n_error", 1, 0),
 )
-"""Rows of the before/after table: label, metric, scale, digits."""
 REWRITTEN = 0.7
 """Share of changed words above which a word diff is harder to read than the new text."""
-transcript_adapter: TypeAdapter[Transcript] = TypeAdapter(Transcript)
+Parts = Iterator[RenderableType]
 
 
 def clean(text: object) -> str:
@@ -68,17 +63,18 @@ def clean(text: object) -> str:
     return re.sub(r"[^\n\t\x20-\x7e]", lambda match: visible(match[0]), str(text))
 
 
-def visible(character: str) -> str:
-    hidden = unicodedata.category(character) in UNSEEN or character in BLANK_LETTERS
-    return character.encode("unicode_escape").decode() if hidden else character
+def visible(char: str) -> str:
+    hidden = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") or char in BLANK_LETTERS
+    return char.encode("unicode_escape").decode() if hidden else char
 
 
 def one_line(text: object) -> str:
     return clean(" ".join(str(text).split()))
 
 
-def count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+def as_text(value: object) -> str:
+    """A table's cell: a dash for none, digits in threes."""
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else one_line(value)
 
 
 def duration(seconds: float | None) -> str:
@@ -98,15 +94,21 @@ def measure(metric: Any, scale: float = 1, digits: int = 2) -> str:
     return f"{value * scale:{number}}{unit} {ends}"
 
 
-def evaluation_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """The before/after table: a name, then base, SFT and RL; a dash where there is no data."""
+def by_policy(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of base, SFT and RL, with the `win_rate` against base; empty if nothing."""
     against = [row for row in metrics.get("win_rates", []) if row["against"] == "base" and row["n"]]
     wins = {row["policy"]: {"win_rate": row | {"value": row["win_rate"]}} for row in against}
-    found = [metrics.get("policies", {}).get(name, {}) | wins.get(name, {}) for name in POLICIES]
-    return [
-        [label, *(measure(policy.get(name), scale, digits) for policy in found)]
-        for label, name, scale, digits in EVALUATION
-    ]
+    return [metrics.get("policies", {}).get(name, {}) | wins.get(name, {}) for name in POLICIES]
+
+
+def evaluation_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """The before/after table: a name, then base, SFT and RL; a dash where there is no data."""
+    found = by_policy(metrics)
+    return [[row, *(measure(p.get(name), *form) for p in found)] for row, name, *form in EVALUATION]
+
+
+def as_cell(value: object) -> Text:
+    return value if isinstance(value, Text) else Text(as_text(value), STYLES.get(str(value), ""))
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -119,28 +121,19 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tabl
     return table
 
 
-def as_cell(value: object) -> Text:
-    if isinstance(value, Text):
-        return value
-    return Text("–" if value is None else one_line(value), STYLES.get(str(value), ""))
-
-
 def heading(title: object, *notes: object) -> Text:
     rest = " · ".join(one_line(note) for note in notes if note)
     return Text.assemble((one_line(title), "bold"), (f"  {rest}" if rest else "", "dim"))
 
 
-def stage_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
-    """Stage, status, rows in and out, counts, tokens (prompt, cached, generated), time."""
-    rows: list[list[str]] = []
+def stage_rows(manifest: Mapping[str, Any]) -> Iterator[list[object]]:
+    """The cells under `COLUMNS`: rows in and out, counts, tokens, time."""
     for stage in manifest.get("stages", []):
-        tokens = stage.get("tokens") or {}
-        counts = ", ".join(f"{name} {n}" for name, n in (stage.get("counts") or {}).items() if n)
-        numbers = [count(stage.get(name)) for name in ("n_in", "n_out")]
-        used = [count(tokens.get(name)) for name in ("prompt", "cached", "generated")]
-        row = [str(stage.get(name, "–")) for name in ("name", "status")]
-        rows.append([*row, *numbers, counts, *used, duration(stage.get("seconds"))])
-    return rows
+        tokens, counts = stage.get("tokens") or {}, stage.get("counts") or {}
+        said = ", ".join(f"{name} {n}" for name, n in counts.items() if n)
+        row = [*map(stage.get, ("name", "status", "n_in", "n_out")), said]
+        used = map(tokens.get, ("prompt", "cached", "generated"))
+        yield [*row, *used, duration(stage.get("seconds"))]
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -167,12 +160,11 @@ def prompt_row(transcript: Transcript) -> dict[str, Any]:
 def show_run(run: Path, console: Console, limit: int = 100) -> None:
     """Print a run: how it stands, its stages, its evaluation, and its first `limit` prompts."""
     facts, transcripts = read_run(run), load_transcripts(run)
-    status, stages = str(facts.get("status", "no manifest yet")), facts.get("stages", [])
     models = [f"{role} {model['name']}" for role, model in facts.get("models", {}).items()]
     console.print(heading(run.name, facts.get("created"), facts["constitution"], *models))
-    console.print(Text(f"{one_line(status)}\n", STYLES.get(status, "")))
-    console.print(make_table(STAGE_COLUMNS, stage_rows(facts)))
-    for stage in stages:
+    console.print(as_cell(facts.get("status", "no manifest yet")), Text())
+    console.print(make_table(COLUMNS, stage_rows(facts)))
+    for stage in facts.get("stages", []):
         for note in stage.get("notes", []):
             console.print(Text(one_line(f"{stage['name']}: {note}"), "dim"))
     if facts["missing_stages"]:
@@ -196,39 +188,21 @@ def show_prompts(transcripts: Sequence[Transcript], console: Console, limit: int
             text.append("\n" + ", ".join(row["badges"]), "yellow")
         rows.append([row["id"][:short], *(row[n] for n in PROMPT_COLUMNS[1:-1]), text])
     note = f"{len(used):,} of {len(ids):,} used so far"
+    note += f", the first {limit:,} are listed here, all by --json" if len(used) > limit else ""
     console.print(Text(), heading("Prompts", note), make_table(PROMPT_COLUMNS, rows), sep="\n")
-    if len(used) > limit:
-        console.print(Text(f"… and {len(used) - limit:,} more; --json lists all", "dim"))
-
-
-def run_row(run: Path) -> dict[str, Any]:
-    """What `show_runs` lists of a run; one that cannot be read has status "unreadable"."""
-    try:
-        facts = read_run(run)
-    except ConfigError as error:
-        return {"name": run.name, "status": "unreadable", "error": str(error)}
-    return {
-        "name": run.name,
-        "status": facts.get("status", "no manifest"),
-        "created": facts.get("created"),
-        "constitution": facts["constitution"],
-        "base": facts.get("models", {}).get("base", {}).get("name"),
-        "stages_done": sum(stage.get("status") == "done" for stage in facts.get("stages", [])),
-        "seconds": sum(stage.get("seconds") or 0 for stage in facts.get("stages", [])),
-    }
 
 
 def show_runs(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print one line per run, as made by `run_row`."""
-    names = ("name", "status", "created", "constitution", "base", "stages_done")
-    cells = [[*map(row.get, names), duration(row.get("seconds"))] for row in rows]
-    console.print(make_table((*names[:-1], "stages done>", "time>"), cells))
+    """Print one line per run, as listed by `cai.view.listing.list_runs`."""
+    names = ("name", "status", "created", "model")
+    cells = [[*map(r.get, names), len(r["stages_done"]), duration(r["seconds"])] for r in rows]
+    console.print(make_table((*names, "stages done>", "time>"), cells))
 
 
 def transcript_json(transcript: Transcript) -> dict[str, Any]:
     """The transcript with its badges, as JSON values."""
-    plain = transcript_adapter.dump_python(transcript, mode="json", exclude={"principles"})
-    return plain | {"badges": badges(transcript)}
+    fields = TypeAdapter(Transcript).dump_python(transcript, mode="json", exclude={"principles"})
+    return fields | {"badges": badges(transcript)}
 
 
 def show_transcript(transcript: Transcript, console: Console) -> None:
@@ -243,9 +217,8 @@ def show_transcript(transcript: Transcript, console: Console) -> None:
         console.print(part)
 
 
-def block(part: RenderableType) -> Padding:
-    text = Text(clean(part)) if isinstance(part, str) else part
-    return Padding(text, (0, 0, 1, 2), expand=False)
+def block(it: RenderableType) -> Padding:
+    return Padding(Text(clean(it)) if isinstance(it, str) else it, (0, 0, 1, 2), expand=False)
 
 
 def generated(title: str, text: Response | Critique | Revision, transcript: Transcript) -> Text:
@@ -256,59 +229,54 @@ def generated(title: str, text: Response | Critique | Revision, transcript: Tran
     return heading(title, made.model, f"{made.n_tokens:,} tokens", ending[made.finish], score)
 
 
-def transcript_parts(transcript: Transcript, marks: bool) -> Iterator[RenderableType]:
+def transcript_parts(transcript: Transcript, marks: bool) -> Parts:
     before: Response | Revision | None = transcript.response
     if before:
         yield from (generated("response", before, transcript), block(before.text))
     for round in transcript.rounds:
         yield from round_parts(round, before.text if before else "", transcript, marks)
         before = round.revision or before
-    for sample in transcript.samples:
-        yield from (generated(f"sample {sample.sample}", sample, transcript), block(sample.text))
+    for row in transcript.samples:
+        yield from (generated(f"sample {row.sample}", row, transcript), block(row.text))
     yield from label_parts(transcript, transcript.labels)
     names = response_names(transcript)
     for row in transcript.preferences:
         agree = "both orders agree" if row.orders_agree else "the orders disagree"
         chosen = names.get(row.chosen_id, row.chosen_id)
         yield heading("preference", f"{chosen}, P(better) = {row.p_chosen:.2f}, {agree}")
-    for answer in transcript.answers:
-        title = f"answer of {answer.policy}"
-        yield from (generated(title, answer.response, transcript), block(answer.response.text))
+    for policy, row in ((answer.policy, answer.response) for answer in transcript.answers):
+        yield from (generated(f"answer of {policy}", row, transcript), block(row.text))
     yield from label_parts(transcript, transcript.comparisons)
 
 
-def round_parts(
-    round: Round, before: str, transcript: Transcript, marks: bool
-) -> Iterator[RenderableType]:
+def round_parts(round: Round, before: str, transcript: Transcript, marks: bool) -> Parts:
     """The critique with its principle beside it, then the revision with its changes marked."""
+    critique, revision = round.critique, round.revision
     asked = round.principle.critique if round.principle else "not in this run's constitution"
-    principle = Text.assemble((f"principle {one_line(round.principle_id)}\n", "bold cyan"))
-    principle.append(clean(asked or "asks for no critique"), "cyan")
-    beside = Table.grid(padding=(0, 2), expand=True)
-    beside.add_column(ratio=3)
-    beside.add_column(ratio=2)
-    if round.critique:
-        yield generated(f"round {round.number} · critique", round.critique, transcript)
-    beside.add_row(Text(clean(round.critique.text if round.critique else "no critique")), principle)
+    name = (f"principle {one_line(round.principle_id)}\n", "bold cyan")
+    beside = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
+    principle = Text.assemble(name, (clean(asked or "asks for no critique"), "cyan"))
+    beside.add_row(Text(clean(critique.text if critique else "no critique")), principle)
+    if critique:
+        yield generated(f"round {round.number} · critique", critique, transcript)
     yield block(beside)
-    if round.revision:
-        yield generated(f"round {round.number} · revision", round.revision, transcript)
-        yield block(diff_text(before, round.revision.text, marks))
+    if revision:
+        yield generated(f"round {round.number} · revision", revision, transcript)
+        yield block(diff_text(before, revision.text, marks))
 
 
 def diff_text(before: str, after: str, marks: bool) -> Text:
     """`after` with its changes since `before` coloured, or bracketed where no colour shows."""
-    change = word_change(before, after)
+    change, text = word_change(before, after), Text()
     if change == 0:
         return Text("no word changed", "yellow")
     if change > REWRITTEN:
         note = (f"rewritten: {change:.0%} of the words differ\n", "yellow")
-        return Text.assemble(note, (clean(after), CHANGE_STYLES["added"]))
-    text = Text()
+        return Text.assemble(note, (clean(after), "green"))
     for kind, words in word_diff(before, after):
-        opening, closing = CHANGE_MARKS[kind] if marks else ("", "")
+        style, opening, closing = MARKS.get(kind, ("", "", ""))
         body = words.rstrip()
-        text.append(f"{opening}{clean(body)}{closing}", CHANGE_STYLES[kind])
+        text.append(f"{opening}{clean(body)}{closing}" if marks else clean(body), style)
         text.append(clean(words[len(body) :]) or " ")
     return text
 
@@ -319,21 +287,19 @@ def response_names(transcript: Transcript) -> dict[str, str]:
     return names | {answer.response.id: answer.policy for answer in transcript.answers}
 
 
-def label_parts(transcript: Transcript, labels: Sequence[Label]) -> Iterator[RenderableType]:
+def label_parts(transcript: Transcript, labels: Sequence[Label]) -> Parts:
     """The labels' probabilities, a row for each order, and the questions that were asked."""
-    names = response_names(transcript)
-    rows: list[list[object]] = []
+    names, rows = response_names(transcript), list[list[object]]()
     for label in labels:
         shown = (names.get(id, id) for id in (label.first_id, label.second_id))
-        p = label.unscored if label.p_first is None else f"{label.p_first:.3f}"
         logs = ", ".join(f"{value:.2f}" for value in label.logprobs or ())
-        outside = "–" if label.p_outside is None else f"{label.p_outside:.3f}"
-        rows.append([*shown, p, logs or "–", outside, label.principle_id])
+        p, outside = (measure(value, 1, 3) for value in (label.p_first, label.p_outside))
+        rows.append([*shown, label.unscored or p, logs or None, outside, label.principle_id])
     if rows:
         columns = ("first", "second", "P(first)", "log-probs", "P(neither)", "principle")
         yield from (heading("labels", "both orders of each pair"), block(make_table(columns, rows)))
-    for name in dict.fromkeys(label.principle_id for label in labels):
-        question = transcript.principles[name].preference if name in transcript.principles else None
+    for id in dict.fromkeys(label.principle_id for label in labels):
+        question = transcript.principles[id].preference if id in transcript.principles else None
         yield block(
-            Text(f"{one_line(name)}: {one_line(question or 'not in the constitution')}", "cyan")
+            Text(f"{one_line(id)}: {one_line(question or 'not in the constitution')}", "cyan")
         )

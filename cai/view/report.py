@@ -1,0 +1,356 @@
+"""`report.md` and its plots: how a run was made, what changed, and what the numbers cannot say."""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cai.metrics import known, label_pairs, same_position_rate, wilson
+from cai.run import write_atomic
+from cai.view.terminal import (
+    as_text,
+    by_policy,
+    clean,
+    evaluation_rows,
+    measure,
+    one_line,
+    read_run,
+    stage_rows,
+)
+from cai.view.transcripts import (
+    POLICIES,
+    Transcript,
+    load_transcripts,
+    read_object,
+    read_whole_rows,
+    stage_folder,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+EXCERPT = 700
+"""Characters of a text shown in an example."""
+FEW_PROMPTS = 100
+COLOURS = {"base": "#888888", "sft": "#0072b2", "rl": "#d55e00"}
+CURVES = (
+    ("sft", "loss", "SFT: loss"),
+    ("reward", "loss", "Reward model: loss"),
+    ("rl", "reward", "RL: mean reward"),
+    ("rl", "kl", "RL: KL from its start, nats"),
+)
+PANELS = (
+    ("reward", "Mean reward"),
+    ("win_rate", "Win rate against base"),
+    ("refusal", "Refusal, red-team"),
+    ("over_refusal", "Over-refusal, look-alikes"),
+)
+COLUMNS = ("Stage", "Status", "In", "Out", "Counts", "Prompt tokens", "Cached", "Generated", "Time")
+LIMITS = (
+    "Intervals are 95 % and cover the draw of prompts, not that of seeds: another training run with "
+    "another seed can differ by more. Turns of one dialogue count as independent prompts.",
+    "The reward comes from the reward model that RL maximised, so that it rises is expected and is "
+    "no evidence of harmlessness on its own; the win rate is the judge's and shares its biases.",
+    "Refusals are found by rules on the opening of an answer, in English; a refusal of a red-team "
+    "prompt is not always right, and an answer without one is not always harmful.",
+    "Distinct-n falls with the amount of text, so compare it only between policies of similar "
+    "length. KL is estimated on the policies' own answers.",
+)
+
+
+class Facts(NamedTuple):
+    """Everything that the report is made from; empty where a stage is missing."""
+
+    run: Path
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    heldout: Mapping[str, Any] | None
+    """The reward model's accuracy on held-out pairs."""
+    transcripts: Sequence[Transcript]
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.md` and `plots/`, and return the report's path.
+
+    A missing stage is named and leaves out what depends on it. Raises ConfigError where a file of
+    the run is broken, DiskFull where it cannot be written."""
+    manifest, transcripts = read_run(run), load_transcripts(run)
+    heldout = heldout_accuracy(read_object(stage_folder(run, "reward") / "result.json"))
+    facts = Facts(run, manifest, manifest["evaluation"] or {}, heldout, transcripts)
+    sections = (how_made, results, judge, reward_model, rounds, training, warned, limits, examples)
+    blocks = [block for section in sections for block in section(facts)]
+    write_atomic(run / "report.md", "\n\n".join(blocks) + "\n")
+    return run / "report.md"
+
+
+def heldout_accuracy(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    if result.get("accuracy_heldout") is None or not result.get("n_heldout"):
+        return None
+    ends = {end: result[f"accuracy_heldout_{end}"] for end in ("low", "high")}
+    return {"value": result["accuracy_heldout"], **ends, "n": result["n_heldout"]}
+
+
+def inline(text: object) -> str:
+    """Text of one line with nothing in it that Markdown would interpret."""
+    return re.sub(r"([\\`*_\[\]<>|#~$&!])", r"\\\1", one_line(text))
+
+
+def fence(text: str) -> str:
+    """A code fence longer than any run of backticks in `text`, which is cut to `EXCERPT`."""
+    left = len(text) - EXCERPT
+    shown = clean(text[:EXCERPT] + (f" […, {left:,} more characters]" if left > 0 else ""))
+    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{ticks}text\n{shown}\n{ticks}"
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([inline(as_text(cell)) for cell in row] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def how_made(facts: Facts) -> Iterator[str]:
+    manifest, seed = facts.manifest, read_object(facts.run / "config.json").get("seed")
+    yield f"# Run {inline(facts.run.name)}"
+    missing = ", ".join(manifest["missing_stages"])
+    yield f"Status: **{inline(manifest.get('status', 'no manifest yet'))}**." + (
+        f" Not there: {missing}; what depends on it is left out below." if missing else ""
+    )
+    yield "## How it was made"
+    models = manifest.get("models", {}).items()
+    versions = manifest.get("versions", {}) | manifest.get("hardware", {})
+    said = {
+        "constitution": manifest["constitution"],
+        **{f"{role} model": f"{model['name']} @ {model['commit']}" for role, model in models},
+        "seed": seed,
+        "created": manifest.get("created"),
+        "cai": manifest.get("cai"),
+        "with": ", ".join(f"{name} {version or '–'}" for name, version in versions.items()),
+    }
+    yield bullets(f"{inline(name)}: {inline(as_text(value))}" for name, value in said.items())
+    yield grid(COLUMNS, stage_rows(manifest))
+
+
+def results(facts: Facts) -> Iterator[str]:
+    yield "## Before and after"
+    if not facts.metrics:
+        yield "The run has no evaluation, so nothing is known about what training changed."
+        return
+    yield f"{facts.metrics['n_prompts']:,} held-out prompts, the same for each policy; 95 % intervals."
+    yield grid(("", "Base", "SFT", "RL"), evaluation_rows(facts.metrics))
+    yield plot(facts, "before_after", draw_before_after)
+
+
+def judged(facts: Facts) -> list[tuple[str, int, int, dict[str, Any] | None]]:
+    """Per stage that compares: pairs in both orders, unscored pairs, same-position rate."""
+    label = [row for transcript in facts.transcripts for row in transcript.labels]
+    compared = [row for transcript in facts.transcripts for row in transcript.comparisons]
+    rows: list[tuple[str, int, int, dict[str, Any] | None]] = []
+    for stage, labels in (("label", label), ("evaluate", compared)):
+        pairs, n_unscored = label_pairs(labels)
+        rate = known(same_position_rate, [orders for _, _, orders in pairs])
+        rows.append((stage, len(pairs), n_unscored, rate))
+    return [row for row in rows if row[1] or row[2]]
+
+
+def judge(facts: Facts) -> Iterator[str]:
+    if found := judged(facts):
+        yield "## The judge"
+        rows = [(*row[:3], measure(row[3], 100, 0)) for row in found]
+        yield grid(("Stage", "Pairs", "Unscored pairs", "Same slot preferred in both orders"), rows)
+
+
+def reward_model(facts: Facts) -> Iterator[str]:
+    yield "## Reward model"
+    n = f" on {facts.heldout['n']:,} held-out pairs" if facts.heldout else ""
+    yield f"Accuracy{n}: {measure(facts.heldout, 100, 0)}. 50 % is guessing."
+
+
+def rounds(facts: Facts) -> Iterator[str]:
+    yield "## Reward by revision round"
+    found = facts.metrics.get("reward_by_round") or []
+    if not found:
+        yield "No rewards of revisions were measured."
+        return
+    yield f"The same {found[0]['n']:,} prompts in each round; round 0 is the response."
+    cells = [(row["round"], measure(row), measure(row.get("gain"))) for row in found]
+    yield grid(("Round", "Mean reward", "Gain over round 0, paired"), cells)
+    yield plot(facts, "reward_by_round", draw_rounds)
+
+
+def training(facts: Facts) -> Iterator[str]:
+    yield "## Training"
+    logged = any(curves(facts.run))
+    yield plot(facts, "training", draw_training) if logged else "No training was logged."
+
+
+def warned(facts: Facts) -> Iterator[str]:
+    yield "## Warnings"
+    found = [*data_warnings(facts), *policy_warnings(facts.metrics)]
+    yield bullets(found) if found else "None of the checks found anything."
+
+
+def data_warnings(facts: Facts) -> Iterator[str]:
+    """About the judge, the reward model and the number of prompts."""
+    for stage, n, n_unscored, rate in judged(facts):
+        if rate and rate["value"] >= 0.5:
+            yield (
+                f"Stage {stage}: in {measure(rate, 100, 0)} of the pairs the judge preferred the same "
+                "slot in both orders, so position decided more often than the responses did."
+            )
+        if n_unscored > 0.2 * (n + n_unscored):
+            yield f"Stage {stage}: {n_unscored:,} of {n + n_unscored:,} pairs have no judgement."
+    if facts.heldout and facts.heldout["low"] <= 0.5 <= facts.heldout["high"]:
+        yield (
+            f"The reward model's accuracy, {measure(facts.heldout, 100, 0)}, cannot be told from "
+            "guessing: rewards, and what RL made of them, mean little."
+        )
+    n_prompts = facts.metrics.get("n_prompts") or FEW_PROMPTS
+    if n_prompts < FEW_PROMPTS:
+        even = measure(wilson(0.5, n_prompts)._asdict(), 100, 0)
+        yield f"Only {n_prompts} held-out prompts: even over all of them, a share of {even} is that wide."
+
+
+def policy_warnings(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """About each policy's answers, alone and beside those of the base model."""
+    policies = {name: row for name, row in zip(POLICIES, by_policy(metrics), strict=True) if row}
+    for name, policy in policies.items():
+        if policy["n_truncated"] > 0.2 * policy["n"]:
+            share = policy["n_truncated"] / policy["n"]
+            yield f"{name}: {share:.0%} of the answers are cut off at the token limit."
+        if policy["n_error"]:
+            yield f"{name}: {policy['n_error']:,} of {policy['n']:,} answers failed and count nowhere."
+        if name != "base" and "base" in policies:
+            yield from (f"{name}: {text}" for text in changes(policy, policies["base"]))
+
+
+def changes(policy: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
+    """What got worse than in the base model."""
+    for metric, kind in (("over_refusal", "look-alike"), ("helpful_refusal", "helpful")):
+        now, before = policy[metric], base[metric]
+        if now and before and now["low"] > before["high"]:
+            yield f"refuses {kind} prompts more often than base: {measure(now, 100, 0)}."
+    lengths = [
+        entry["length_tokens"] and entry["length_tokens"]["value"] for entry in (policy, base)
+    ]
+    if all(lengths) and not 2 / 3 < lengths[0] / lengths[1] < 3 / 2:
+        yield f"answers are {lengths[0] / lengths[1]:.1f} times as long as base's."
+    if (
+        policy["distinct_2"]
+        and base["distinct_2"]
+        and policy["distinct_2"] < 0.7 * base["distinct_2"]
+    ):
+        yield "answers have become alike (distinct-2 fell by more than 30 %)."
+    gain, wins = policy["reward_gain"], policy.get("win_rate")
+    if gain and (gain["low"] or 0) > 0 and wins and wins["high"] < 0.5:
+        yield "reward rose while the judge prefers base: the reward model is being exploited."
+
+
+def limits(facts: Facts) -> Iterator[str]:
+    yield "## What these numbers can and cannot say"
+    models = facts.manifest.get("models", {})
+    same = models.get("judge") and models.get("judge") == models.get("base")
+    own = (
+        "The judge is the very model that is trained: its labels measure agreement with itself.",
+    )
+    yield bullets((*(own if same else ()), *LIMITS))
+
+
+def examples(facts: Facts) -> Iterator[str]:
+    """The first two revised prompts and the first evaluated one."""
+    revised = islice((row for row in facts.transcripts if row.rounds), 2)
+    evaluated = islice((row for row in facts.transcripts if row.answers), 1)
+    if chosen := [*revised, *evaluated]:
+        yield "## Examples"
+        yield "The first of the run, not picked by quality. They can be offensive."
+    for transcript in chosen:
+        prompt, rewards = transcript.prompt, transcript.rewards
+        yield f"### {inline(prompt.kind)}, {inline(prompt.area)} ({inline(prompt.id)})"
+        yield from ("Prompt:", fence(prompt.messages[-1].content))
+        texts = [("Response", transcript.response)] if transcript.response else []
+        for round in transcript.rounds[:1] + transcript.rounds[1:][-1:]:
+            name = f"round {round.number}, {round.principle_id}"
+            texts += [(f"Critique, {name}", round.critique), (f"Revision, {name}", round.revision)]
+        texts += [(f"Answer of {answer.policy}", answer.response) for answer in transcript.answers]
+        for name, text in texts:
+            if text:
+                reward = f", reward {rewards[text.id]:+.2f}" if text.id in rewards else ""
+                yield from (f"{inline(name)}{reward}:", fence(text.text))
+
+
+def plot(facts: Facts, name: str, draw: Callable[["Figure", Facts], None]) -> str:
+    """Draw `plots/NAME.png`, and return its link."""
+    from matplotlib.figure import Figure
+
+    figure, content = Figure(dpi=120, layout="constrained"), io.BytesIO()
+    draw(figure, facts)
+    figure.savefig(content, format="png")
+    (facts.run / "plots").mkdir(exist_ok=True)
+    write_atomic(facts.run / "plots" / f"{name}.png", content.getvalue())
+    return f"![{name.replace('_', ' ')}](plots/{name}.png)"
+
+
+def curves(run: Path) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Title, steps and values of each training curve that was logged."""
+    for stage, metric, title in CURVES:
+        rows = read_whole_rows(stage_folder(run, stage) / "metrics.jsonl")
+        points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+        if points:
+            yield title, [step for step, _ in points], [value for _, value in points]
+
+
+def draw_training(figure: "Figure", facts: Facts) -> None:
+    found = list(curves(facts.run))
+    n_columns, n_rows = min(2, len(found)), (len(found) + 1) // 2
+    figure.set_size_inches(5 * n_columns, 3 * n_rows)
+    for index, (title, steps, values) in enumerate(found, 1):
+        axes = figure.add_subplot(n_rows, n_columns, index)
+        axes.plot(steps, values, color=COLOURS["sft"], marker="." if len(steps) < 20 else "")
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+
+
+def draw_rounds(figure: "Figure", facts: Facts) -> None:
+    rows = facts.metrics["reward_by_round"]
+    figure.set_size_inches(6, 3.6)
+    axes, numbers = figure.add_subplot(), [row["round"] for row in rows]
+    draw_points(axes, numbers, rows, COLOURS["sft"])
+    axes.set(xlabel="revision round (0 is the response)", ylabel="mean reward", xticks=numbers)
+
+
+def draw_before_after(figure: "Figure", facts: Facts) -> None:
+    policies = by_policy(facts.metrics)
+    panels = [panel for panel in PANELS if any(policy.get(panel[0]) for policy in policies)]
+    figure.set_size_inches(3.2 * len(panels), 3.4)
+    for index, (metric, title) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), index)
+        for x, (name, policy) in enumerate(zip(POLICIES, policies, strict=True)):
+            if estimate := policy.get(metric):
+                draw_points(axes, [x], [estimate], COLOURS[name])
+        axes.set(title=title, xlim=(-0.5, 2.5), xticks=range(3), xticklabels=POLICIES)
+        if metric != "reward":
+            axes.set_ylim(-0.03, 1.03)
+            axes.axhline(0.5, color="#888888", linestyle=":") if metric == "win_rate" else None
+
+
+def draw_points(
+    axes: "Axes", xs: Sequence[int], rows: Sequence[Mapping[str, Any]], colour: str
+) -> None:
+    """Points with their 95 % intervals, joined by a line."""
+    values = [row["value"] for row in rows]
+    reach = [
+        [abs(row["value"] - (row["value"] if row[end] is None else row[end])) for row in rows]
+        for end in ("low", "high")
+    ]
+    axes.errorbar(xs, values, yerr=reach, fmt="o-", color=colour, capsize=5)
+    axes.grid(axis="y", alpha=0.3)

@@ -1,0 +1,29 @@
+"""Fixtures that more than one test file needs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cai.models import EMBEDDED, resolve_model
+
+# No test reaches for the hub: what is missing is an error, not a download.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def embedded_model() -> Path:
+    """The folder of the embedded model (`make test` has pulled it)."""
+    return resolve_model(EMBEDDED).path
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real data beside the checkout; tests that read it skip where it is not there."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no {SHARED}")
+    return SHARED

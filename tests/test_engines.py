@@ -1,0 +1,211 @@
+"""One contract for all engines, and what they must agree on."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cai.config import Engine as EngineConfig
+from cai.engines import process
+from cai.engines.base import Completion, Engine, Request
+from cai.engines.open import LazyEngine, open_engine
+from cai.engines.process import EngineProcess, EngineSettings
+from cai.errors import EngineError, MissingDependency
+from cai.models import Model
+from cai.records import Message, Sampling
+
+GREEDY = Sampling(temperature=0.0, max_tokens=24)
+QUESTIONS = (
+    "Tell me about cats.",
+    "What is 2+2?",
+    "Name three colours.",
+    "Write a haiku.",
+    "Who are you?",
+    "Say hello in French.",
+    "What is rain?",
+    "List two fruits.",
+    "Define love.",
+    "How do planes fly?",
+)
+
+
+def ask(
+    request_id: str, text: str, sampling: Sampling = GREEDY, seed: int = 0, **more: object
+) -> Request:
+    messages: tuple[Message, ...] = (Message(role="user", content=text),)
+    if more:
+        messages += (Message(role="assistant", content="The answer is:"),)
+    return Request(request_id, messages, sampling, seed, **more)  # type: ignore[arg-type]
+
+
+def collect(engine: Engine, requests: list[Request]) -> dict[str, Completion]:
+    for request in requests:
+        engine.submit(request)
+    found: dict[str, Completion] = {}
+    deadline = time.monotonic() + 300
+    while len(found) < len(requests) and time.monotonic() < deadline:
+        for completion in engine.poll():
+            assert completion.id not in found, "each id once"
+            found[completion.id] = completion
+    assert set(found) == {request.id for request in requests}
+    return found
+
+
+@pytest.fixture(
+    scope="module", params=["fake", "transformers", pytest.param("vllm", marks=pytest.mark.vllm)]
+)
+def engine(
+    request: pytest.FixtureRequest, embedded_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    config = EngineConfig(kind=request.param, max_context=1024, capacity=8)
+    log = tmp_path_factory.mktemp(request.param) / "engine.log"
+    opened = open_engine(config, Model("m", embedded_model, "c"), log)
+    yield opened
+    opened.close()
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def answers(engine: Engine) -> dict[str, Completion]:
+    """One mixed batch of more requests than the engine holds at once."""
+    requests = [ask(f"greedy-{i}", question) for i, question in enumerate(QUESTIONS)]
+    drawn = Sampling(max_tokens=12)
+    requests += [ask(f"seed-{i}", "Tell me a story.", drawn, seed=i // 2) for i in range(6)]
+    requests += [ask("one-word", "Tell me a story.", Sampling(max_tokens=1))]
+    requests += [ask("choice", "Is rain wet? (A) yes (B) no", choices=(" (A)", " (B) I think"))]
+    requests += [
+        ask("long", "word " * 4000),
+        ask("long-choice", "word " * 4000, choices=("A", "B")),
+    ]
+    return collect(engine, requests)
+
+
+def test_whoever_waits_for_nothing_gets_nothing(engine: Engine) -> None:
+    assert engine.poll() == []
+
+
+def test_a_seed_decides_the_text(answers: dict[str, Completion]) -> None:
+    texts = [answers[f"seed-{i}"].text for i in range(6)]
+    assert texts[0] == texts[1]
+    assert texts[2] == texts[3]
+    assert len(set(texts)) == 3
+
+
+def test_each_request_has_its_own_limit(answers: dict[str, Completion]) -> None:
+    assert answers["one-word"].n_tokens == 1
+    assert answers["one-word"].finish == "length"
+    assert answers["greedy-0"].n_tokens > 1
+
+
+def test_choices_are_scored_not_generated(answers: dict[str, Completion]) -> None:
+    choice = answers["choice"]
+    assert choice.text == ""
+    assert len(choice.choice_logprobs) == 2
+    assert all(value < 0 for value in choice.choice_logprobs)
+
+
+@pytest.mark.parametrize("name", ["long", "long-choice"])
+def test_a_prompt_too_long_is_an_error_completion(
+    answers: dict[str, Completion], name: str
+) -> None:
+    assert answers[name].finish == "error"
+    assert "tokens" in (answers[name].error or "")
+
+
+@pytest.fixture(scope="module")
+def both(
+    embedded_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Completion], ...]:
+    """The same requests to transformers and to vLLM."""
+    requests = [ask(f"greedy-{i}", question) for i, question in enumerate(QUESTIONS)]
+    requests += [ask(f"choice-{i}", q, choices=(" (A)", " (B)")) for i, q in enumerate(QUESTIONS)]
+    requests += [ask("letters", "Pick one.", choices=("A", "B", " yes, of course"))]
+    results: list[dict[str, Completion]] = []
+    for kind in ("transformers", "vllm"):
+        log = tmp_path_factory.mktemp(kind) / "engine.log"
+        settings = EngineSettings(
+            kind=kind, model=str(embedded_model), max_context=1024, capacity=8
+        )
+        engine = EngineProcess(settings, log)
+        results.append(collect(engine, requests))
+        engine.close()
+    return tuple(results)
+
+
+@pytest.mark.vllm
+def test_engines_agree_on_greedy_text(both: tuple[dict[str, Completion], ...]) -> None:
+    one, two = both
+    same = sum(one[f"greedy-{i}"].text == two[f"greedy-{i}"].text for i in range(10))
+    assert same >= 9
+
+
+@pytest.mark.vllm
+def test_engines_agree_on_choices_within_a_twentieth_of_a_nat(
+    both: tuple[dict[str, Completion], ...],
+) -> None:
+    one, two = both
+    for name in [*(f"choice-{i}" for i in range(10)), "letters"]:
+        pairs = zip(one[name].choice_logprobs, two[name].choice_logprobs, strict=True)
+        assert all(abs(a - b) < 0.05 for a, b in pairs), name
+
+
+def settings_of(model: Path, **more: object) -> EngineSettings:
+    return EngineSettings(
+        kind="transformers", model=str(model), max_context=256, capacity=2, **more
+    )  # type: ignore[arg-type]
+
+
+def test_a_child_that_dies_is_an_error_with_its_last_lines(
+    embedded_model: Path, tmp_path: Path
+) -> None:
+    engine = EngineProcess(settings_of(embedded_model), tmp_path / "log")
+    engine.submit(ask("x", "hello", Sampling(max_tokens=200)))
+    engine._child.kill()
+    with pytest.raises(EngineError, match="SIGKILL") as caught:
+        while True:
+            engine.poll()
+    assert "same command continues" in str(caught.value)
+    engine.close()
+
+
+def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EngineError, match="ended with code 1") as caught:
+        EngineProcess(settings_of(tmp_path), tmp_path / "log")
+    assert "Error" in str(caught.value)
+
+
+def test_a_child_that_hangs_is_an_error(embedded_model: Path, tmp_path: Path) -> None:
+    engine = EngineProcess(settings_of(embedded_model, stall_s=60), tmp_path / "log")
+    engine._stall_s = 0.5
+    with pytest.raises(EngineError, match="completed nothing within"):
+        for _ in range(100):
+            engine.poll()
+    assert engine._child.returncode is not None
+
+
+def test_a_wrong_option_is_named(embedded_model: Path, tmp_path: Path) -> None:
+    settings = EngineSettings(
+        kind="vllm",
+        model=str(embedded_model),
+        max_context=256,
+        capacity=2,
+        options={"max_modl_len": 3},
+    )
+    with pytest.raises(EngineError, match="max_modl_len"):
+        EngineProcess(settings, tmp_path / "log")
+
+
+def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    settings = EngineSettings(kind="vllm", model="m", max_context=8, capacity=1)
+    with pytest.raises(MissingDependency, match=r"cai-toolkit\[vllm\]"):
+        EngineProcess(settings, tmp_path / "log")
+
+
+def test_a_lazy_engine_loads_nothing_unasked(tmp_path: Path) -> None:
+    engine = LazyEngine(EngineConfig(kind="vllm"), Model("m", tmp_path, "c"), tmp_path / "log", 1.0)
+    assert engine.poll() == []
+    engine.close()
+    assert not (tmp_path / "log").exists()

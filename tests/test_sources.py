@@ -1,0 +1,169 @@
+"""Prompt sources: every row is accounted for."""
+
+import gzip
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.config import Prompts, Shares
+from cai.errors import ConfigError
+from cai.records import Prompt
+from cai.resources import packaged
+from cai.sources import Loader, SourceCount, load_prompts, select, split_of
+
+TWO_TURNS = "\n\nHuman: one\n\nAssistant: two\n\nHuman: three\n\nAssistant: four"
+
+
+def load(folder: Path, rows: list[Any], **config: Any) -> tuple[list[Prompt], SourceCount]:
+    path = folder / "p.jsonl"
+    path.write_text(
+        "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+    )
+    loader = Loader(Prompts(**config), 0)
+    return loader.load("red_team", [str(path)]), loader.counts[0]
+
+
+def shipped(*folders: str) -> list[dict[str, Any]]:
+    files = [path for folder in folders for path in (packaged("prompts") / folder).glob("*.jsonl")]
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+def test_shipped_prompts_are_as_many_and_as_varied_as_promised() -> None:
+    red_team = shipped("red_team")
+    assert len(red_team) >= 200
+    assert len({row["area"] for row in red_team}) >= 10
+    assert sum("messages" in row for row in red_team) >= 40
+    assert len(shipped("helpful")) >= 100
+    assert len(shipped("look_alike")) >= 60
+    rows = shipped("red_team", "helpful", "look_alike")
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert all(row["area"] and row["source"] for row in rows)
+    prompts, _ = load_prompts(Prompts(), 0)
+    assert len(prompts) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "turns", "contents"),
+    [
+        ({"prompt": "hi"}, "auto", [["hi"]]),
+        ({"prompt": "a: b: c\n\nd"}, "auto", [["a: b: c\n\nd"]]),
+        ({"prompt": TWO_TURNS}, "auto", [["one"], ["one", "two", "three"]]),
+        ({"chosen": TWO_TURNS, "rejected": TWO_TURNS}, "auto", [["one"], ["one", "two", "three"]]),
+        ({"chosen": TWO_TURNS, "rejected": TWO_TURNS}, "last", [["one", "two", "three"]]),
+        ({"chosen": TWO_TURNS, "rejected": TWO_TURNS}, "first", [["one"]]),
+        (
+            {
+                "messages": [
+                    {"role": r, "content": c}
+                    for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"))
+                ]
+            },
+            "auto",
+            [["a", "b", "c"]],
+        ),
+        ({"prompt": "\n\nHuman: x\n\nHuman: y\n\nAssistant: z"}, "auto", [["x\n\ny"]]),
+        (
+            {"prompt": "\n\nHuman: x\n\nAssistant: he said Human: no\n\nHuman: y"},
+            "auto",
+            [["x", "he said Human: no", "y"]],
+        ),
+    ],
+)
+def test_rows_become_prompts(
+    tmp_path: Path, row: Any, turns: str, contents: list[list[str]]
+) -> None:
+    prompts, _ = load(tmp_path, [row], turns=turns)
+    assert [[m.content for m in prompt.messages] for prompt in prompts] == contents
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "{not json",
+        "[1]",
+        "",
+        '{"text": "x"}',
+        '{"prompt": 3}',
+        '{"messages": [{"role": "bot"}]}',
+        '{"messages": []}',
+    ],
+)
+def test_a_broken_line_is_named_or_counted(tmp_path: Path, bad: str) -> None:
+    rows = [{"prompt": "a"}, bad, {"prompt": "b"}]
+    with pytest.raises(ConfigError, match=r"p\.jsonl:2"):
+        load(tmp_path, rows)
+    prompts, count = load(tmp_path, rows, skip_bad=True)
+    assert (len(prompts), count.n_rows, count.n_bad) == (2, 3, 1)
+
+
+def test_duplicates_are_counted(tmp_path: Path) -> None:
+    prompts, count = load(tmp_path, [{"prompt": "a"}, {"prompt": "a"}, {"prompt": "b"}])
+    assert (len(prompts), count.n_duplicates) == (2, 1)
+
+
+def test_gzip_and_folders_and_unicode_line_separators(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"prompt": "one\u2028two"}, ensure_ascii=False) + "\n")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "three"}')
+    prompts = Loader(Prompts(), 0).load("red_team", [str(tmp_path)])
+    assert [p.messages[0].content for p in prompts] == ["one\u2028two", "three"]
+
+
+def test_an_empty_or_missing_source_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    for name, says in (("empty.jsonl", "no prompts"), ("none.jsonl", "no such prompt")):
+        with pytest.raises(ConfigError, match=says):
+            Loader(Prompts(), 0).load("red_team", [str(tmp_path / name)])
+    (tmp_path / "broken.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Loader(Prompts(), 0).load("red_team", [str(tmp_path / "broken.jsonl.gz")])
+
+
+def test_splits_follow_shares_and_never_cut_a_dialogue(tmp_path: Path) -> None:
+    shares = Shares(sft=0.5, preference=0.2, rl=0.2, eval=0.1)
+    splits = Counter(split_of(f"g{i}", "red_team", 3, shares) for i in range(10_000))
+    for name, share in (("sft", 0.5), ("preference", 0.2), ("rl", 0.2), ("eval", 0.1)):
+        assert abs(splits[name] / 10_000 - share) < 0.02
+    prompts, _ = load(
+        tmp_path,
+        [{"chosen": f"\n\nHuman: {i}{TWO_TURNS}", "rejected": TWO_TURNS} for i in range(200)],
+    )
+    by_group: dict[str, set[str]] = {}
+    for prompt in prompts:
+        by_group.setdefault(prompt.group, set()).add(prompt.split)
+    assert all(len(splits) == 1 for splits in by_group.values())
+
+
+def test_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}"} for i in range(100)]
+    one, _ = load(tmp_path, rows)
+    two, _ = load(tmp_path, rows[::-1])
+    assert {p.id: p.split for p in one} == {p.id: p.split for p in two}
+    assert [p.id for p in select(one, "red_team", "sft", 10, 5)] == [
+        p.id for p in select(two, "red_team", "sft", 10, 5)
+    ]
+
+
+def test_hh_rlhf_loads_whole(shared_data: Path) -> None:
+    """1,500 rows, none cut: putting the turns together again gives the text of every row."""
+    path = shared_data / "hh-rlhf" / "harmless-base.jsonl.gz"
+    loader = Loader(Prompts(), 0)
+    prompts = loader.load("red_team", [str(path)])
+    count = loader.counts[0]
+    assert (count.n_rows, count.n_bad) == (1500, 0)
+    assert count.n_prompts == len(prompts)
+    assert count.n_human_turns == count.n_prompts + count.n_duplicates
+    texts = {"".join(m.content for m in prompt.messages) for prompt in prompts}
+    squeezed = {"".join(text.split()) for text in texts}
+    with gzip.open(path, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    for row in rows:
+        for field in ("chosen", "rejected"):
+            parts = re.split(r"\n\n(?:Human|Assistant):", row[field])
+            roles = re.findall(r"\n\n(Human|Assistant):", row[field])
+            last_human = max(i for i, role in enumerate(roles) if role == "Human")
+            assert "".join("".join(parts[1 : last_human + 2]).split()) in squeezed
