@@ -253,7 +253,9 @@ def one_dialogue(value: Any, place: str) -> tuple[Message, ...]:
     else:
         raise ConfigError(f"{place}: expected text or a list of turns")
     merged: list[tuple[str, str]] = []
-    for role, content in turns:
+    for role, raw in turns:
+        # Half of a surrogate pair can stand in JSON and nowhere else.
+        content = raw.encode("utf-8", "replace").decode()
         # Two turns of one role in a row are one turn: no template can render them, no word is lost.
         if merged and merged[-1][0] == role:
             merged[-1] = (role, f"{merged[-1][1]}\n\n{content}")

@@ -1,5 +1,6 @@
 """One contract for all engines, and what they must agree on."""
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,8 @@ def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_a_child_that_hangs_is_an_error(embedded_model: Path, tmp_path: Path) -> None:
     engine = EngineProcess(settings_of(embedded_model, stall_s=60), tmp_path / "log")
     engine._stall_s = 0.5
+    engine._child.send_signal(signal.SIGSTOP)
+    engine.submit(ask("x", "hello"))
     with pytest.raises(EngineError, match="completed nothing within"):
         for _ in range(100):
             engine.poll()

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,6 @@ class EngineProcess:
         self.capacity = settings.capacity
         self._log, self._stall_s = log, settings.stall_s
         self._in_flight = 0
-        self._ready: deque[Completion] = deque()
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:
             self._child = subprocess.Popen(
@@ -139,11 +137,14 @@ class EngineProcess:
         except OSError as error:
             self._child.wait()
             raise self._dead() from error
+        if not self._in_flight:
+            self._last_news = time.monotonic()
         self._in_flight += 1
 
     def poll(self) -> list[Completion]:
         if not self._connection.poll(POLL_S):
-            self._check_stall("completed nothing")
+            if self._in_flight:
+                self._check_stall("completed nothing")
             return []
         completions: list[Completion] = self._receive()
         while self._connection.poll(0):

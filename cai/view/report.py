@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cai.metrics import known, label_pairs, same_position_rate, wilson
+from cai.metrics import REFUSAL_OF, known, label_pairs, same_position_rate, wilson
 from cai.run import write_atomic
 from cai.view.terminal import (
+    COLUMNS,
     as_text,
     by_policy,
     clean,
@@ -48,9 +49,8 @@ PANELS = (
     ("refusal", "Refusal, red-team"),
     ("over_refusal", "Over-refusal, look-alikes"),
 )
-COLUMNS = ("Stage", "Status", "In", "Out", "Counts", "Prompt tokens", "Cached", "Generated", "Time")
 LIMITS = (
-    "Intervals are 95 % and cover the draw of prompts, not that of seeds: another training run with "
+    "Intervals are 95 % and cover the draw of prompts, not that of seeds: training once more with "
     "another seed can differ by more. Turns of one dialogue count as independent prompts.",
     "The reward comes from the reward model that RL maximised, so that it rises is expected and is "
     "no evidence of harmlessness on its own; the win rate is the judge's and shares its biases.",
@@ -138,7 +138,7 @@ def how_made(facts: Facts) -> Iterator[str]:
         "with": ", ".join(f"{name} {version or '–'}" for name, version in versions.items()),
     }
     yield bullets(f"{inline(name)}: {inline(as_text(value))}" for name, value in said.items())
-    yield grid(COLUMNS, stage_rows(manifest))
+    yield grid([name.rstrip(">") for name in COLUMNS], stage_rows(manifest))
 
 
 def results(facts: Facts) -> Iterator[str]:
@@ -146,7 +146,12 @@ def results(facts: Facts) -> Iterator[str]:
     if not facts.metrics:
         yield "The run has no evaluation, so nothing is known about what training changed."
         return
-    yield f"{facts.metrics['n_prompts']:,} held-out prompts, the same for each policy; 95 % intervals."
+    kinds = {name: one.get(name) for one in by_policy(facts.metrics) for name in REFUSAL_OF}
+    n_kinds = (f"{kinds[name]['n']:,} {REFUSAL_OF[name]}" for name in kinds if kinds[name])
+    yield (
+        f"{facts.metrics['n_prompts']:,} held-out prompts ({inline(', '.join(n_kinds))}), the same for "
+        "each policy, with 95 % intervals. A dash: nothing was measured."
+    )
     yield grid(("", "Base", "SFT", "RL"), evaluation_rows(facts.metrics))
     yield plot(facts, "before_after", draw_before_after)
 
@@ -205,8 +210,8 @@ def data_warnings(facts: Facts) -> Iterator[str]:
     for stage, n, n_unscored, rate in judged(facts):
         if rate and rate["value"] >= 0.5:
             yield (
-                f"Stage {stage}: in {measure(rate, 100, 0)} of the pairs the judge preferred the same "
-                "slot in both orders, so position decided more often than the responses did."
+                f"Stage {stage}: in {measure(rate, 100, 0)} of the pairs the judge preferred the "
+                "same slot in both orders, so position decided more than the responses did."
             )
         if n_unscored > 0.2 * (n + n_unscored):
             yield f"Stage {stage}: {n_unscored:,} of {n + n_unscored:,} pairs have no judgement."
@@ -218,7 +223,7 @@ def data_warnings(facts: Facts) -> Iterator[str]:
     n_prompts = facts.metrics.get("n_prompts") or FEW_PROMPTS
     if n_prompts < FEW_PROMPTS:
         even = measure(wilson(0.5, n_prompts)._asdict(), 100, 0)
-        yield f"Only {n_prompts} held-out prompts: even over all of them, a share of {even} is that wide."
+        yield f"Only {n_prompts} held-out prompts: even over all of them, a half is {even}."
 
 
 def policy_warnings(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -229,7 +234,7 @@ def policy_warnings(metrics: Mapping[str, Any]) -> Iterator[str]:
             share = policy["n_truncated"] / policy["n"]
             yield f"{name}: {share:.0%} of the answers are cut off at the token limit."
         if policy["n_error"]:
-            yield f"{name}: {policy['n_error']:,} of {policy['n']:,} answers failed and count nowhere."
+            yield f"{name}: {policy['n_error']:,} of {policy['n']:,} answers failed; not counted."
         if name != "base" and "base" in policies:
             yield from (f"{name}: {text}" for text in changes(policy, policies["base"]))
 

@@ -1,8 +1,7 @@
 """Runs and transcripts in a terminal, and as plain data for `--json`.
 
-Model text is hostile: it passes `clean` and is printed as rich `Text`, never as markup, so that no
-control byte and no invisible character reaches the terminal. What the `*_json` functions return is
-the text as it is: print it with `json.dumps(…, ensure_ascii=True)`.
+Model text is hostile: it passes `clean` and is printed as rich `Text`, never as markup. What the
+`*_json` functions return is the text as it is: print it with `json.dumps(…, ensure_ascii=True)`.
 """
 
 import re
@@ -33,7 +32,6 @@ from cai.view.transcripts import (
 
 STAGES = ("revise", "sft", "sample", "label", "reward", "rl", "evaluate")
 COLUMNS = ("stage", "status", "in>", "out>", "counts", "prompt>", "cached>", "generated>", "time>")
-PROMPT_COLUMNS = ("id", "kind", "area", "split", "rounds", "prompt")
 BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 STYLES = {"done": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 MARKS = {"removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
@@ -52,8 +50,7 @@ EVALUATION = (
     ("cut off at the limit", "n_truncated", 1, 0),
     ("errors", "n_error", 1, 0),
 )
-REWRITTEN = 0.7
-"""Share of changed words above which a word diff is harder to read than the new text."""
+REWRITTEN = 0.7  # share of changed words above which a diff is harder to read than the new text
 Parts = Iterator[RenderableType]
 
 
@@ -162,7 +159,7 @@ def show_run(run: Path, console: Console, limit: int = 100) -> None:
     facts, transcripts = read_run(run), load_transcripts(run)
     models = [f"{role} {model['name']}" for role, model in facts.get("models", {}).items()]
     console.print(heading(run.name, facts.get("created"), facts["constitution"], *models))
-    console.print(as_cell(facts.get("status", "no manifest yet")), Text())
+    console.print(as_cell(facts.get("status", "no manifest yet")), Text(), sep="\n")
     console.print(make_table(COLUMNS, stage_rows(facts)))
     for stage in facts.get("stages", []):
         for note in stage.get("notes", []):
@@ -180,16 +177,16 @@ def show_prompts(transcripts: Sequence[Transcript], console: Console, limit: int
     ids, used = [t.prompt.id for t in transcripts], [t for t in transcripts if t.used]
     short = next((n for n in range(8, 64) if len({id[:n] for id in ids}) == len(ids)), 64)
     room = max(24, console.width - short - 50)
-    rows: list[list[object]] = []
+    columns, rows = ("id", "kind", "area", "split", "rounds", "prompt"), list[list[object]]()
     for row in map(prompt_row, used[:limit]):
         text = Text(one_line(row["prompt"]))
         text.truncate(room, overflow="ellipsis")
         if row["badges"]:
             text.append("\n" + ", ".join(row["badges"]), "yellow")
-        rows.append([row["id"][:short], *(row[n] for n in PROMPT_COLUMNS[1:-1]), text])
+        rows.append([row["id"][:short], *(row[name] for name in columns[1:-1]), text])
     note = f"{len(used):,} of {len(ids):,} used so far"
     note += f", the first {limit:,} are listed here, all by --json" if len(used) > limit else ""
-    console.print(Text(), heading("Prompts", note), make_table(PROMPT_COLUMNS, rows), sep="\n")
+    console.print(Text(), heading("Prompts", note), make_table(columns, rows), sep="\n")
 
 
 def show_runs(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -225,8 +222,8 @@ def generated(title: str, text: Response | Critique | Revision, transcript: Tran
     """A heading with model, length, how the text ended unless by itself, and reward."""
     made, reward = text.generation, transcript.rewards.get(text.id)
     ending = {"stop": "", "length": "cut off at the limit", "error": f"error: {made.error}"}
-    score = "" if reward is None else f"reward {reward:+.2f}"
-    return heading(title, made.model, f"{made.n_tokens:,} tokens", ending[made.finish], score)
+    notes = (ending[made.finish], reward is not None and f"reward {reward:+.2f}")
+    return heading(title, made.model, f"{made.n_tokens:,} tokens", *notes)
 
 
 def transcript_parts(transcript: Transcript, marks: bool) -> Parts:
@@ -253,9 +250,9 @@ def round_parts(round: Round, before: str, transcript: Transcript, marks: bool) 
     """The critique with its principle beside it, then the revision with its changes marked."""
     critique, revision = round.critique, round.revision
     asked = round.principle.critique if round.principle else "not in this run's constitution"
-    name = (f"principle {one_line(round.principle_id)}\n", "bold cyan")
     beside = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
-    principle = Text.assemble(name, (clean(asked or "asks for no critique"), "cyan"))
+    principle = Text(f"principle {one_line(round.principle_id)}\n", "bold cyan")
+    principle.append(clean(asked or "asks for no critique"), "not bold")
     beside.add_row(Text(clean(critique.text if critique else "no critique")), principle)
     if critique:
         yield generated(f"round {round.number} · critique", critique, transcript)
