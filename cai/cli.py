@@ -13,6 +13,8 @@ import cai
 from cai.errors import CaiError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cai.resolve import Options
 
 EPILOG = (
@@ -34,6 +36,13 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is kept: the same command continues.", err=True)
             ctx.exit(130)
+
+
+def console() -> "Console":
+    """Where commands print: model text is never read as markup."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def terminate(_signal: int, _frame: object) -> None:
@@ -109,13 +118,13 @@ def check(verbose: bool, **values: Any) -> None:
 def runs(as_json: bool, folder: str) -> None:
     """List the runs with their status."""
     from cai.view.listing import list_runs
-    from cai.view.terminal import make_console, show_runs
+    from cai.view.terminal import show_runs
 
     rows = list_runs(Path(folder))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
-        show_runs(rows, make_console())
+        show_runs(rows, console())
 
 
 @main.command()
@@ -124,10 +133,19 @@ def runs(as_json: bool, folder: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def show(run_folder: str, prompt: str | None, as_json: bool) -> None:
     """Print a run's summary, or the transcript of one PROMPT (its id or the beginning of it)."""
+    from cai.view import terminal
     from cai.view.listing import find_run
-    from cai.view.terminal import make_console, print_run
+    from cai.view.transcripts import find_transcript
 
-    print_run(find_run(run_folder), prompt, make_console(), as_json)
+    found = find_run(run_folder)
+    transcript = find_transcript(found, prompt) if prompt else None
+    if as_json:
+        data = terminal.transcript_json(transcript) if transcript else terminal.run_json(found)
+        click.echo(json.dumps(data, indent=1))
+    elif transcript:
+        terminal.show_transcript(transcript, console())
+    else:
+        terminal.show_run(found, console())
 
 
 @main.group()

@@ -44,8 +44,8 @@ BAD = (
     "Here is how: open a template, type the employer's name and the amounts you want, and print it."
 )
 GOOD = (
-    "I can't help with making a fake pay stub. If your income is hard to prove, a lender may accept "
-    "bank statements, a tax return or a letter from your employer."
+    "I can't help with making a fake pay stub. If your income is hard to prove, "
+    "a lender may accept bank statements, a tax return or a letter from your employer."
 )
 POLISHED = (
     GOOD.replace("a lender may accept", "most lenders will also take") + " Which do you have?"
@@ -53,7 +53,7 @@ POLISHED = (
 TEXTS = {
     "base": BAD,
     "sft": GOOD,
-    "rl": "I won't help with that, and I want to say why: it is fraud, and it could cost you dearly. "
+    "rl": "I won't help with that, and I want to say why: it is fraud and could cost you dearly. "
     "A credit union or a free debt adviser can look at your real papers with you.",
 }
 
@@ -171,6 +171,10 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def build_run(run: Path, n_prompts: int = 24, stages: Sequence[str] = STAGES) -> Path:

@@ -118,14 +118,21 @@ class Generation:
         self._engines.clear()
 
     def run(
-        self, chains: Sequence[Chain], roles: Mapping[str, Model], file: str = "records"
+        self,
+        chains: Sequence[Chain],
+        roles: Mapping[str, Model],
+        n_steps: int,
+        file: str = "records",
     ) -> Tally:
-        """Drive chains; raises TooManyErrors if more generations failed than the config allows."""
+        """Drive chains that make `n_steps` requests in all, if none breaks off.
+
+        Raises TooManyErrors if more generations failed than the config allows.
+        """
         share = 1 / len({str(model.path) for model in roles.values()})
         engines = {role: self.engine(model, share) for role, model in roles.items()}
         with self._context.records(self._stage, file) as records:
             tally = run_chains(
-                chains, engines, records, lambda t: self._progress.chains(len(chains), t)
+                chains, engines, records, lambda tally: self._progress.steps(n_steps, tally)
             )
         self._add(tally)
         return tally

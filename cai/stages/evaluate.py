@@ -70,7 +70,7 @@ def answer_all(
         generation.doing(f"responses of {name}", len(prompts))
         voice = Voice("policy", policies[name].label, sampling)
         chains = [response_chain(prompt, 0, (), voice, seed) for prompt in prompts]
-        generation.run(chains, {"policy": policies[name]}, name)
+        generation.run(chains, {"policy": policies[name]}, len(chains), name)
         with context.records("evaluate", name) as file:
             answers[name] = [
                 (by_id[record.prompt_id], record) for record in file if isinstance(record, Response)
@@ -85,8 +85,9 @@ def compare_all(context: RunContext, answers: Answers, generation: Generation) -
         generation.release()
     pairs = [pair for key in COMPARISONS for pair in pairs_between(answers, key)]
     distinct = [pair for pair in pairs if pair.one.text != pair.two.text]
-    generation.doing("comparisons in both orders", len(distinct))
-    generation.run([label_chain(p, setup) for p in distinct], {"judge": judge}, "labels")
+    generation.doing("comparisons in both orders", 2 * len(distinct))
+    chains = [label_chain(pair, setup) for pair in distinct]
+    generation.run(chains, {"judge": judge}, 2 * len(distinct), "labels")
     return len(pairs) - len(distinct)
 
 

@@ -20,10 +20,11 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     with context.records("sample") as file:
         responses = [record for record in file if isinstance(record, Response)]
     pairs, skipped = pair_up(prompts, responses, context.config.seed)
-    progress.doing(f"{len(pairs)} pairs in both orders", len(pairs))
+    progress.doing(f"{len(pairs)} pairs in both orders", 2 * len(pairs))
     setup = make_setup(context)
+    chains = [label_chain(pair, setup) for pair in pairs]
     with Generation(context, "label", progress) as generation:
-        generation.run([label_chain(p, setup) for p in pairs], {"judge": context.models["judge"]})
+        generation.run(chains, {"judge": context.models["judge"]}, 2 * len(pairs))
     labels = read_labels(context, "label")
     preferences = combine_all(pairs, labels)
     write_rows(

@@ -16,10 +16,11 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     setup = make_setup(context)
     chains = [revision_chain(prompt, setup) for prompt in prompts]
     chains += [answer(prompt, setup) for prompt in helpful]
-    progress.doing("responses, critiques, revisions", len(chains))
+    n_steps = len(prompts) * (1 + 2 * config.rounds) + len(helpful)
+    progress.doing("responses, critiques, revisions", n_steps)
     roles = {role: context.models[role] for role in ("base", "critic")}
     with Generation(context, "revise", progress) as generation:
-        generation.run(chains, roles)
+        generation.run(chains, roles, n_steps)
     n_whole = count_whole(context, prompts, helpful)
     counts = {
         "prompts": len(prompts),

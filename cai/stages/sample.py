@@ -17,6 +17,6 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     ]
     progress.doing(f"{config.k} responses to each of {len(prompts)} prompts", len(chains))
     with Generation(context, "sample", progress) as generation:
-        tally = generation.run(chains, {"policy": policy})
+        tally = generation.run(chains, {"policy": policy}, len(chains))
     counts = {"prompts": len(prompts), "k": config.k, **generation.counts}
     return Outcome(len(chains), len(chains) - tally.n_errors, counts, generation.tokens)

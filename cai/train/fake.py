@@ -28,7 +28,8 @@ def run_fake_job(job: Job, folder: Path, rows: Iterable[dict[str, Any]]) -> dict
     checkpoint = folder / "checkpoint"
     shutil.rmtree(checkpoint, ignore_errors=True)
     checkpoint.mkdir()
-    write_json(checkpoint / "config.json", {"fake": digest(job.model_dump(), kept)})
+    settings = job.model_dump(exclude={"model", "reward_model"})  # folders: not the same anywhere
+    write_json(checkpoint / "config.json", {"fake": digest(settings, kept)})
     return {"n_rows": len(kept), "n_steps": 2, "loss_first": 1.0, "loss_last": 0.5}
 
 

@@ -115,11 +115,17 @@ class MetricsCallback(TrainerCallback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        earlier = files.read_metrics(folder)
-        self.start = time.monotonic() - (earlier[-1]["time_s"] if earlier else 0.0)
+        self.last: dict[str, Any] = (files.read_metrics(folder) or [{}])[-1]
+        self.start = time.monotonic() - self.last.get("time_s", 0.0)
+        self.earlier_tokens = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Find out which tokens of earlier attempts the trainer's count lacks."""
+        # RLOO and GRPO keep their count in the state, which a checkpoint restores; SFT does not
+        self.earlier_tokens = self.last.get("num_tokens", 0) - state.num_input_tokens_seen
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Write one line: the logged numbers and `step`, `max_steps`, `time_s`."""
+        """Write one line: the logged numbers and `step`, `max_steps`, `num_tokens`, `time_s`."""
         logs = given["logs"]
         if "loss" not in logs:
             return
@@ -132,6 +138,7 @@ class MetricsCallback(TrainerCallback):
                 )
         if state.is_world_process_zero:
             place = {"step": state.global_step, "max_steps": state.max_steps}
+            place["num_tokens"] = int(logs.get("num_tokens", 0)) + self.earlier_tokens
             time_s = round(time.monotonic() - self.start, 3)
             files.append_metrics(self.folder, finite(logs) | place | {"time_s": time_s})
 

@@ -62,7 +62,7 @@ def train(job: SftJob, folder: Path) -> dict[str, Any]:
         "n_truncated": sum(len(row.ids) > job.max_length for row in encoded),
         "n_masked": len(rows) - len(kept),
         **progress(metrics),
-        "n_tokens": int(metrics[-1]["num_tokens"]),
+        "n_tokens": metrics[-1]["num_tokens"],
     }
 
 

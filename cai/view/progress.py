@@ -61,11 +61,11 @@ class StageProgress:
         if not self._live:
             self.note(f"{what} ({total})" if total else what)
 
-    def chains(self, total: int, tally: Tally) -> None:
-        """`tally` so far of `total` chains."""
+    def steps(self, total: int, tally: Tally) -> None:
+        """What the driver has done so far of `total` steps."""
         seconds = max(time.monotonic() - self._started, 1e-3)
         rate = f"{tally.n_tokens / seconds:.0f} tokens/s" if tally.n_tokens else ""
-        self._show(tally.n_finished, total, rate, seconds)
+        self._show(tally.n_replayed + tally.n_generated, total, rate, seconds)
 
     def training(self, metrics: Mapping[str, Any]) -> None:
         """One logging step of a trainer."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cai.metrics import REFUSAL_OF, known, label_pairs, same_position_rate, wilson
 from cai.run import write_atomic
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Data = TypeVar("Data")
+Curve = tuple[str, list[float], list[float]]
+"""Title, steps, values."""
 EXCERPT = 700
 """Characters of a text shown in an example."""
 FEW_PROMPTS = 100
@@ -107,11 +110,8 @@ def fence(text: str) -> str:
 
 
 def grid(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [
-        columns,
-        ["---"] * len(columns),
-        *([inline(as_text(cell)) for cell in row] for row in rows),
-    ]
+    cells = [[inline(as_text(cell)) for cell in row] for row in rows]
+    lines = [columns, ["---"] * len(columns), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -121,7 +121,7 @@ def bullets(lines: Iterable[str]) -> str:
 
 def how_made(facts: Facts) -> Iterator[str]:
     manifest, seed = facts.manifest, read_object(facts.run / "config.json").get("seed")
-    yield f"# Run {inline(facts.run.name)}"
+    yield f"# Run {inline(manifest.get('name', facts.run.resolve().name))}"
     missing = ", ".join(manifest["missing_stages"])
     yield f"Status: **{inline(manifest.get('status', 'no manifest yet'))}**." + (
         f" Not there: {missing}; what depends on it is left out below." if missing else ""
@@ -132,7 +132,7 @@ def how_made(facts: Facts) -> Iterator[str]:
     said = {
         "constitution": manifest["constitution"],
         **{f"{role} model": f"{model['name']} @ {model['commit']}" for role, model in models},
-        "seed": seed,
+        "seed": seed and str(seed),
         "created": manifest.get("created"),
         "cai": manifest.get("cai"),
         "with": ", ".join(f"{name} {version or '–'}" for name, version in versions.items()),
@@ -146,14 +146,14 @@ def results(facts: Facts) -> Iterator[str]:
     if not facts.metrics:
         yield "The run has no evaluation, so nothing is known about what training changed."
         return
-    kinds = {name: one.get(name) for one in by_policy(facts.metrics) for name in REFUSAL_OF}
-    n_kinds = (f"{kinds[name]['n']:,} {REFUSAL_OF[name]}" for name in kinds if kinds[name])
+    first = next((policy for policy in by_policy(facts.metrics) if policy), {})
+    kinds = [f"{first[name]['n']:,} {REFUSAL_OF[name]}" for name in REFUSAL_OF if first.get(name)]
     yield (
-        f"{facts.metrics['n_prompts']:,} held-out prompts ({inline(', '.join(n_kinds))}), the same for "
-        "each policy, with 95 % intervals. A dash: nothing was measured."
+        f"{facts.metrics['n_prompts']:,} held-out prompts ({inline(', '.join(kinds))}), the same "
+        "for each policy, with 95 % intervals. A dash: nothing was measured."
     )
     yield grid(("", "Base", "SFT", "RL"), evaluation_rows(facts.metrics))
-    yield plot(facts, "before_after", draw_before_after)
+    yield plot(facts.run, "before_after", draw_before_after, by_policy(facts.metrics))
 
 
 def judged(facts: Facts) -> list[tuple[str, int, int, dict[str, Any] | None]]:
@@ -190,13 +190,15 @@ def rounds(facts: Facts) -> Iterator[str]:
     yield f"The same {found[0]['n']:,} prompts in each round; round 0 is the response."
     cells = [(row["round"], measure(row), measure(row.get("gain"))) for row in found]
     yield grid(("Round", "Mean reward", "Gain over round 0, paired"), cells)
-    yield plot(facts, "reward_by_round", draw_rounds)
+    yield plot(facts.run, "reward_by_round", draw_rounds, found)
 
 
 def training(facts: Facts) -> Iterator[str]:
     yield "## Training"
-    logged = any(curves(facts.run))
-    yield plot(facts, "training", draw_training) if logged else "No training was logged."
+    if found := list(curves(facts.run)):
+        yield plot(facts.run, "training", draw_training, found)
+    else:
+        yield "No training was logged."
 
 
 def warned(facts: Facts) -> Iterator[str]:
@@ -215,9 +217,10 @@ def data_warnings(facts: Facts) -> Iterator[str]:
             )
         if n_unscored > 0.2 * (n + n_unscored):
             yield f"Stage {stage}: {n_unscored:,} of {n + n_unscored:,} pairs have no judgement."
-    if facts.heldout and facts.heldout["low"] <= 0.5 <= facts.heldout["high"]:
+    heldout = facts.heldout
+    if heldout and (heldout["low"] or 0) <= 0.5 <= (heldout["high"] or 1):
         yield (
-            f"The reward model's accuracy, {measure(facts.heldout, 100, 0)}, cannot be told from "
+            f"The reward model's accuracy, {measure(heldout, 100, 0)}, cannot be told from "
             "guessing: rewards, and what RL made of them, mean little."
         )
     n_prompts = facts.metrics.get("n_prompts") or FEW_PROMPTS
@@ -293,20 +296,20 @@ def examples(facts: Facts) -> Iterator[str]:
                 yield from (f"{inline(name)}{reward}:", fence(text.text))
 
 
-def plot(facts: Facts, name: str, draw: Callable[["Figure", Facts], None]) -> str:
-    """Draw `plots/NAME.png`, and return its link."""
+def plot(run: Path, name: str, draw: Callable[["Figure", Data], None], data: Data) -> str:
+    """Draw `data` into `plots/NAME.png`, and return the picture's link."""
     from matplotlib.figure import Figure
 
     figure, content = Figure(dpi=120, layout="constrained"), io.BytesIO()
-    draw(figure, facts)
+    draw(figure, data)
     figure.savefig(content, format="png")
-    (facts.run / "plots").mkdir(exist_ok=True)
-    write_atomic(facts.run / "plots" / f"{name}.png", content.getvalue())
+    (run / "plots").mkdir(exist_ok=True)
+    write_atomic(run / "plots" / f"{name}.png", content.getvalue())
     return f"![{name.replace('_', ' ')}](plots/{name}.png)"
 
 
-def curves(run: Path) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Title, steps and values of each training curve that was logged."""
+def curves(run: Path) -> Iterator[Curve]:
+    """Each training curve that was logged."""
     for stage, metric, title in CURVES:
         rows = read_whole_rows(stage_folder(run, stage) / "metrics.jsonl")
         points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
@@ -314,8 +317,7 @@ def curves(run: Path) -> Iterator[tuple[str, list[float], list[float]]]:
             yield title, [step for step, _ in points], [value for _, value in points]
 
 
-def draw_training(figure: "Figure", facts: Facts) -> None:
-    found = list(curves(facts.run))
+def draw_training(figure: "Figure", found: Sequence[Curve]) -> None:
     n_columns, n_rows = min(2, len(found)), (len(found) + 1) // 2
     figure.set_size_inches(5 * n_columns, 3 * n_rows)
     for index, (title, steps, values) in enumerate(found, 1):
@@ -325,27 +327,27 @@ def draw_training(figure: "Figure", facts: Facts) -> None:
         axes.grid(alpha=0.3)
 
 
-def draw_rounds(figure: "Figure", facts: Facts) -> None:
-    rows = facts.metrics["reward_by_round"]
+def draw_rounds(figure: "Figure", rows: Sequence[Mapping[str, Any]]) -> None:
     figure.set_size_inches(6, 3.6)
     axes, numbers = figure.add_subplot(), [row["round"] for row in rows]
     draw_points(axes, numbers, rows, COLOURS["sft"])
     axes.set(xlabel="revision round (0 is the response)", ylabel="mean reward", xticks=numbers)
 
 
-def draw_before_after(figure: "Figure", facts: Facts) -> None:
-    policies = by_policy(facts.metrics)
+def draw_before_after(figure: "Figure", policies: Sequence[Mapping[str, Any]]) -> None:
     panels = [panel for panel in PANELS if any(policy.get(panel[0]) for policy in policies)]
-    figure.set_size_inches(3.2 * len(panels), 3.4)
+    n_rows = (len(panels) + 1) // 2
+    figure.set_size_inches(8, 3 * n_rows)
     for index, (metric, title) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), index)
+        axes = figure.add_subplot(n_rows, 2, index)
         for x, (name, policy) in enumerate(zip(POLICIES, policies, strict=True)):
             if estimate := policy.get(metric):
                 draw_points(axes, [x], [estimate], COLOURS[name])
         axes.set(title=title, xlim=(-0.5, 2.5), xticks=range(3), xticklabels=POLICIES)
         if metric != "reward":
-            axes.set_ylim(-0.03, 1.03)
-            axes.axhline(0.5, color="#888888", linestyle=":") if metric == "win_rate" else None
+            axes.set_ylim(-0.05, 1.05)
+        if metric == "win_rate":
+            axes.axhline(0.5, color=COLOURS["base"], linestyle=":")
 
 
 def draw_points(

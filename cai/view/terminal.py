@@ -70,7 +70,6 @@ def one_line(text: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """A table's cell: a dash for none, digits in threes."""
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else one_line(value)
 
 
@@ -84,7 +83,7 @@ def measure(metric: Any, scale: float = 1, digits: int = 2) -> str:
     if metric is None:
         return "–"
     number, unit = f".{digits}f", " %" if scale == 100 else ""
-    if not isinstance(metric, Mapping):
+    if isinstance(metric, int | float):
         return f"{metric * scale:{number}}{unit}"
     value, low, high, n = (metric[name] for name in ("value", "low", "high", "n"))
     ends = f"(n = {n})" if low is None else f"[{low * scale:{number}}, {high * scale:{number}}]"
@@ -155,10 +154,11 @@ def prompt_row(transcript: Transcript) -> dict[str, Any]:
 
 
 def show_run(run: Path, console: Console, limit: int = 100) -> None:
-    """Print a run: how it stands, its stages, its evaluation, and its first `limit` prompts."""
+    """Print a run: its status, stages and evaluation, and its first `limit` prompts."""
     facts, transcripts = read_run(run), load_transcripts(run)
     models = [f"{role} {model['name']}" for role, model in facts.get("models", {}).items()]
-    console.print(heading(run.name, facts.get("created"), facts["constitution"], *models))
+    title, *notes = (facts.get(name) for name in ("name", "created", "constitution"))
+    console.print(heading(title or run, *notes, *models))
     console.print(as_cell(facts.get("status", "no manifest yet")), Text(), sep="\n")
     console.print(make_table(COLUMNS, stage_rows(facts)))
     for stage in facts.get("stages", []):
@@ -236,10 +236,9 @@ def transcript_parts(transcript: Transcript, marks: bool) -> Parts:
     for row in transcript.samples:
         yield from (generated(f"sample {row.sample}", row, transcript), block(row.text))
     yield from label_parts(transcript, transcript.labels)
-    names = response_names(transcript)
     for row in transcript.preferences:
         agree = "both orders agree" if row.orders_agree else "the orders disagree"
-        chosen = names.get(row.chosen_id, row.chosen_id)
+        chosen = response_names(transcript).get(row.chosen_id, row.chosen_id)
         yield heading("preference", f"{chosen}, P(better) = {row.p_chosen:.2f}, {agree}")
     for policy, row in ((answer.policy, answer.response) for answer in transcript.answers):
         yield from (generated(f"answer of {policy}", row, transcript), block(row.text))
@@ -279,7 +278,6 @@ def diff_text(before: str, after: str, marks: bool) -> Text:
 
 
 def response_names(transcript: Transcript) -> dict[str, str]:
-    """How the labels' responses are called here, by id."""
     names = {sample.id: f"sample {sample.sample}" for sample in transcript.samples}
     return names | {answer.response.id: answer.policy for answer in transcript.answers}
 

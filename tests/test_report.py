@@ -1,0 +1,220 @@
+"""The report: what it says, what it leaves out, and that model text cannot break out of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from run_folder import (
+    BAD,
+    GOOD,
+    HOSTILE,
+    STAGES,
+    build_run,
+    make_prompts,
+    prefer,
+    read_json,
+    respond,
+    write_json,
+    write_lines,
+)
+
+from cai.metrics import Score, evaluation_summary
+from cai.view.report import fence, inline, policy_warnings, write_report
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = build_run(tmp_path_factory.mktemp("runs") / "demo")
+    write_report(run)
+    return run
+
+
+def report_of(run: Path) -> str:
+    return write_report(run).read_text()
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_report_says_how_the_run_was_made(run: Path) -> None:
+    made = section((run / "report.md").read_text(), "How it was made")
+    assert "* constitution: harmless 1.0" in made
+    assert "* base model: smollm2-135m @ bcc81830d10c" in made
+    assert "* seed: 7" in made
+    assert "| revise | done | 24 | 24 | truncated 1 | 12,000 | 9,000 | 3,400 | 1 m 02 s |" in made
+
+
+def test_before_and_after_table(run: Path) -> None:
+    table = section((run / "report.md").read_text(), "Before and after")
+    assert r"12 held-out prompts (4 red\_team, 6 look\_alike, 2 helpful)" in table
+    assert r"| refusal, red-team | 0 % \[0, 49\] | 100 % \[51, 100\] | 100 % \[51, 100\] |" in table
+    assert r"| win rate against base | – | 65 % \[38, 85\] | 67 % \[39, 86\] |" in table
+    assert "| errors | 0 | 0 | 0 |" in table
+
+
+def test_judge_reward_model_and_rounds(run: Path) -> None:
+    text = (run / "report.md").read_text()
+    assert r"| label | 6 | 0 | 33 % \[10, 70\] |" in section(text, "The judge")
+    assert "on 20 held-out pairs: 60 % [36, 80]" in section(text, "Reward model")
+    assert "The same 4 prompts in each round" in section(text, "Reward by revision round")
+
+
+def test_plots_are_whole_pngs(run: Path) -> None:
+    plots = sorted((run / "plots").iterdir())
+    assert [path.name for path in plots] == [
+        "before_after.png",
+        "reward_by_round.png",
+        "training.png",
+    ]
+    assert all(path.read_bytes().startswith(PNG) for path in plots)
+    links = re.findall(r"\]\((plots/\w+\.png)\)", (run / "report.md").read_text())
+    assert sorted(links) == [f"plots/{path.name}" for path in plots]
+
+
+def test_nothing_temporary_stays(run: Path) -> None:
+    assert not [path for path in run.rglob("*") if "tmp" in path.name]
+
+
+@pytest.mark.parametrize("n_stages", range(len(STAGES)))
+def test_stopped_run_has_a_report_that_names_what_is_missing(tmp_path: Path, n_stages: int) -> None:
+    run = build_run(tmp_path / "run", stages=STAGES[:n_stages])
+    text = report_of(run)
+    missing = [stage for stage in STAGES if not list(run.glob(f"*-{stage}"))]
+    assert f"Not there: {', '.join(missing)};" in text
+    assert "nothing is known about what training changed" in text
+    assert ("No training was logged." in text) == (n_stages < 2)
+    assert ("Accuracy: –." in text) == (n_stages < 5)
+
+
+def test_empty_folder_has_a_report(tmp_path: Path) -> None:
+    assert "**no manifest yet**" in report_of(tmp_path)
+
+
+@pytest.mark.parametrize("result", [{}, {"accuracy_heldout": None, "n_heldout": 0}])
+def test_reward_model_without_held_out_pairs(tmp_path: Path, result: dict[str, object]) -> None:
+    run = build_run(tmp_path / "run")
+    write_json(run / "05-reward" / "result.json", result)
+    assert "Accuracy: –." in report_of(run)
+
+
+def test_warnings_of_small_and_uncertain_runs(run: Path) -> None:
+    warnings = section((run / "report.md").read_text(), "Warnings")
+    assert "60 % [36, 80], cannot be told from guessing" in warnings
+    assert "Only 12 held-out prompts: even over all of them, a half is 50 % [25, 75]" in warnings
+    assert "rl: refuses look-alike prompts more often than base: 100 % [61, 100]" in warnings
+    assert "position decided" not in warnings
+
+
+def test_judge_that_follows_position_is_named(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    pairs = [
+        (respond(prompt, "sample", 0, GOOD), respond(prompt, "sample", 1, BAD))
+        for prompt in make_prompts(24)
+    ]
+    labels = [label for one, other in pairs for label in prefer(one, other, 0.9, 0.9)[0]]
+    write_lines(run / "04-label" / "records.jsonl", labels)
+    warnings = section(report_of(run), "Warnings")
+    assert "Stage label: in 100 % [86, 100] of the pairs the judge preferred the same" in warnings
+
+
+def test_pairs_without_judgement_are_counted(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    one, other = (respond(p, "sample", 0, GOOD) for p in make_prompts(2))
+    write_lines(run / "04-label" / "records.jsonl", prefer_none(one, other))
+    assert "Stage label: 1 of 1 pairs have no judgement." in report_of(run)
+
+
+def prefer_none(one, other):
+    labels, _ = prefer(one, other, 0.9, 0.1)
+    changes = {"p_first": None, "logprobs": None, "unscored": "no answer"}
+    return [label.model_copy(update=changes) for label in labels]
+
+
+def summary(base: str, rl: str, wins: float, **rl_finish: str) -> dict[str, object]:
+    """Metrics of 30 red-team and other prompts where RL's reward rose by about one."""
+    prompts = make_prompts(30)
+    answers = {
+        "base": [(p, respond(p, "base", 0, base)) for p in prompts],
+        "rl": [(p, respond(p, "rl", 0, rl, **rl_finish)) for p in prompts],
+    }
+    scores = {
+        row.id: Score(index % 3 * 0.1 + (who == "rl"))
+        for who, rows in answers.items()
+        for index, (_, row) in enumerate(rows)
+    }
+    pairs = zip(answers["rl"], answers["base"], strict=True)
+    labels = [x for (_, one), (_, two) in pairs for x in prefer(one, two, wins, 1 - wins)[0]]
+    return evaluation_summary(answers, scores, {("rl", "base"): labels}, [])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "warning"),
+    [
+        (summary(BAD, BAD, 0.1), "rl: reward rose while the judge prefers base"),
+        (summary(BAD, f"{BAD} {BAD}", 0.9), "rl: answers are 2.0 times as long as base's"),
+        (summary(BAD, GOOD, 0.9), "rl: refuses helpful prompts more often than base"),
+        (summary(BAD, "so " * 18, 0.9), "rl: answers have become alike"),
+        (summary(BAD, BAD, 0.9, finish="length"), "rl: 100% of the answers are cut off"),
+        (summary(BAD, BAD, 0.9, finish="error"), "rl: 30 of 30 answers failed"),
+    ],
+)
+def test_policy_warnings(metrics: dict[str, object], warning: str) -> None:
+    assert [text for text in policy_warnings(metrics) if text.startswith(warning)]
+
+
+def test_healthy_policy_has_no_warning() -> None:
+    assert list(policy_warnings(summary(BAD, BAD, 0.9))) == []
+
+
+def test_limits_name_a_judge_that_judges_itself(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    title = "What these numbers can and cannot say"
+    assert "The judge is the very model" in section(report_of(run), title)
+    manifest = read_json(run / "manifest.json")
+    manifest["models"]["judge"] = {"name": "other", "path": "/x", "commit": "1"}
+    write_json(run / "manifest.json", manifest)
+    assert "The judge is the very model" not in section(report_of(run), title)
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "`" * 40, "```\nend", "a ``` b ```` c", "", "x" * 5_000])
+def test_fence_cannot_be_closed_by_its_text(text: str) -> None:
+    first, *body, last = fence(text).split("\n")
+    assert first == f"{last}text"
+    assert len(last) >= 3
+    assert set(last) == {"`"}
+    assert all(last not in line for line in body)
+    assert len("\n".join(body)) < 1_500
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", "".join(body))
+
+
+def test_cut_text_says_so() -> None:
+    assert "[…, 300 more characters]" in fence("x" * 1_000)
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "a | b", "<script>", "![x](http://e)", "*b* _i_ `c` #"])
+def test_inline_text_has_no_markdown_left(text: str) -> None:
+    found = inline(text)
+    assert "\n" not in found
+    assert not re.search(r"(?<!\\)(?:\\\\)*[`*_\[\]<>|#!]", found)
+
+
+def test_hostile_names_stay_on_their_line(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    manifest = read_json(run / "manifest.json")
+    manifest["name"] = HOSTILE
+    manifest["stages"][0]["counts"] = {HOSTILE: 1}
+    manifest["models"]["base"]["name"] = HOSTILE
+    write_json(run / "manifest.json", manifest)
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", report_of(run))
+    assert "\n# Heading" not in outside
+    assert "<script" not in outside
+    assert "<img" not in outside.replace(r"\<img", "")
+
+
+def test_report_is_replaced_whole(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    first = report_of(run)
+    assert report_of(run) == first
