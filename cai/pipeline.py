@@ -100,7 +100,7 @@ def run_stage(
     try:
         with progress.stage(stage.name) as stage_progress:
             outcome = stage.run(context, stage_progress)
-    except (CaiError, KeyboardInterrupt) as error:
+    except (CaiError, KeyboardInterrupt, SystemExit) as error:
         manifest.stop(stage.name, type(error).__name__, time.monotonic() - started)
         raise
     entry: dict[str, Any] = {

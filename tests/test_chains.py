@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -79,7 +80,7 @@ ANSWERS = [
 def test_a_chain_is_one_growing_conversation() -> None:
     requests, records = play(revision_chain(PROMPT, setup()), ANSWERS)
     assert [r.type for r in records] == ["response", "critique", "revision", "critique", "revision"]
-    for one, two in zip(requests, requests[1:], strict=False):
+    for one, two in pairwise(requests):
         assert two.messages[: len(one.messages)] == one.messages
     assert [m.role for m in requests[-1].messages] == ["user", "assistant"] * 4 + ["user"]
     assert records[0].text == "He is a fool."

@@ -435,6 +435,14 @@ def test_rl_moves_the_policy_and_logs_its_health(tiny, reward_path, tmp_path, me
     assert distance(policy(tiny), policy(tmp_path / "checkpoint")) > 1e-3
 
 
+def test_rollouts_may_serve_more_than_one_step(tiny, reward_path, tmp_path):
+    job = rl_job(tiny, reward_path, generation_batch_size=8, learning_rate=1e-2)
+    result = train(job, tmp_path, prompts(8))
+    first, last = files.read_metrics(tmp_path)
+    assert "reward" not in last
+    assert result["reward_last"] == result["reward_first"] == first["reward"]
+
+
 def test_rl_refuses_what_cannot_work(tiny, reward_path, tmp_path):
     with pytest.raises(ConfigError, match="one step takes 2 prompts and there are 1"):
         train(rl_job(tiny, reward_path), tmp_path / "few", prompts(1))

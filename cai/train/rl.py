@@ -89,13 +89,15 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
     metrics = fit(trainer, folder, moves="grad_norm")
     if trainer.accelerator.is_main_process:
         save_checkpoint(trainer, chat.tokenizer, folder)
+    # a step that reuses the rollouts of an earlier one logs no reward
+    fresh = [line for line in metrics if "reward" in line]
     return {
         "n_prompts": len(prompts),
         "n_too_long": len(prompts) - len(kept),
         "n_steps": metrics[-1]["step"],
-        "reward_first": metrics[0]["reward"],
-        "reward_last": metrics[-1]["reward"],
-        "kl_last": metrics[-1].get("kl"),
+        "reward_first": fresh[0]["reward"],
+        "reward_last": fresh[-1]["reward"],
+        "kl_last": fresh[-1].get("kl"),
         "n_reward_truncated": total(trainer, metrics, TRUNCATED),
         "n_not_finite": total(trainer, metrics, NOT_FINITE),
         "train_seconds": metrics[-1]["time_s"],

@@ -3,26 +3,37 @@
 from pathlib import Path
 from typing import Any
 
-from cai.errors import ConfigError
-from cai.run import read_json
+from cai.errors import ConfigError, RunLocked
+from cai.run import RunLock, read_json
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """One row a run in `folder`, newest first."""
-    manifests = [read_json(path) for path in folder.glob("*/manifest.json")]
+    paths = sorted(folder.glob("*/manifest.json"))
     rows = [
         {
-            "name": manifest["name"],
-            "folder": str(folder / manifest["name"]),
-            "status": manifest["status"],
+            "name": path.parent.name,
+            "folder": str(path.parent),
+            "status": status(path.parent, manifest),
             "created": manifest["created"],
             "model": manifest["models"]["base"]["name"],
             "stages_done": [s["name"] for s in manifest["stages"] if s["status"] == "done"],
             "seconds": round(sum(s["seconds"] for s in manifest["stages"]), 1),
         }
-        for manifest in manifests
+        for path, manifest in ((path, read_json(path)) for path in paths)
     ]
     return sorted(rows, key=lambda row: row["created"], reverse=True)
+
+
+def status(run: Path, manifest: dict[str, Any]) -> str:
+    """A run that says it is running and that no process holds was killed."""
+    if manifest["status"] != "running":
+        return manifest["status"]
+    try:
+        with RunLock(run):
+            return "stopped"
+    except RunLocked:
+        return "running"
 
 
 def find_run(name: str) -> Path:

@@ -148,8 +148,9 @@ def results(facts: Facts) -> Iterator[str]:
         return
     first = next((policy for policy in by_policy(facts.metrics) if policy), {})
     kinds = [f"{first[name]['n']:,} {REFUSAL_OF[name]}" for name in REFUSAL_OF if first.get(name)]
+    shown = f" ({inline(', '.join(kinds))})" if kinds else ""
     yield (
-        f"{facts.metrics['n_prompts']:,} held-out prompts ({inline(', '.join(kinds))}), the same "
+        f"{facts.metrics['n_prompts']:,} held-out prompts{shown}, the same "
         "for each policy, with 95 % intervals. A dash: nothing was measured."
     )
     yield grid(("", "Base", "SFT", "RL"), evaluation_rows(facts.metrics))
@@ -336,7 +337,7 @@ def draw_rounds(figure: "Figure", rows: Sequence[Mapping[str, Any]]) -> None:
 
 def draw_before_after(figure: "Figure", policies: Sequence[Mapping[str, Any]]) -> None:
     panels = [panel for panel in PANELS if any(policy.get(panel[0]) for policy in policies)]
-    n_rows = (len(panels) + 1) // 2
+    n_rows = max(1, (len(panels) + 1) // 2)
     figure.set_size_inches(8, 3 * n_rows)
     for index, (metric, title) in enumerate(panels, 1):
         axes = figure.add_subplot(n_rows, 2, index)
