@@ -1,14 +1,14 @@
 """`report.md` and its plots: how a run was made, what changed, and what the numbers cannot say."""
 
-import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from cai.metrics import REFUSAL_OF, known, label_pairs, same_position_rate, wilson
 from cai.run import write_atomic
+from cai.view.plots import curves, draw_before_after, draw_rounds, draw_training, plot
 from cai.view.terminal import (
     COLUMNS,
     as_text,
@@ -25,38 +25,18 @@ from cai.view.transcripts import (
     Transcript,
     load_transcripts,
     read_object,
-    read_whole_rows,
     stage_folder,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Data = TypeVar("Data")
-Curve = tuple[str, list[float], list[float]]
-"""Title, steps, values."""
 EXCERPT = 700
 """Characters of a text shown in an example."""
 FEW_PROMPTS = 100
-COLOURS = {"base": "#888888", "sft": "#0072b2", "rl": "#d55e00"}
-CURVES = (
-    ("sft", "loss", "SFT: loss"),
-    ("reward", "loss", "Reward model: loss"),
-    ("rl", "reward", "RL: mean reward"),
-    ("rl", "kl", "RL: KL from its start, nats"),
-)
-PANELS = (
-    ("reward", "Mean reward"),
-    ("win_rate", "Win rate against base"),
-    ("refusal", "Refusal, red-team"),
-    ("over_refusal", "Over-refusal, look-alikes"),
-)
 LIMITS = (
     "Intervals are 95 % and cover the draw of prompts, not that of seeds: training once more with "
     "another seed can differ by more. Turns of one dialogue count as independent prompts.",
     "The reward comes from the reward model that RL maximised, so that it rises is expected and is "
-    "no evidence of harmlessness on its own; the win rate is the judge's and shares its biases.",
+    "no evidence of harmlessness on its own; the win rate is the judge's and shares its biases. It is "
+    "over red-team prompts to which the two policies' answers differ.",
     "Refusals are found by rules on the opening of an answer, in English; a refusal of a red-team "
     "prompt is not always right, and an answer without one is not always harmful.",
     "Distinct-n falls with the amount of text, so compare it only between policies of similar "
@@ -295,70 +275,3 @@ def examples(facts: Facts) -> Iterator[str]:
             if text:
                 reward = f", reward {rewards[text.id]:+.2f}" if text.id in rewards else ""
                 yield from (f"{inline(name)}{reward}:", fence(text.text))
-
-
-def plot(run: Path, name: str, draw: Callable[["Figure", Data], None], data: Data) -> str:
-    """Draw `data` into `plots/NAME.png`, and return the picture's link."""
-    from matplotlib.figure import Figure
-
-    figure, content = Figure(dpi=120, layout="constrained"), io.BytesIO()
-    draw(figure, data)
-    figure.savefig(content, format="png")
-    (run / "plots").mkdir(exist_ok=True)
-    write_atomic(run / "plots" / f"{name}.png", content.getvalue())
-    return f"![{name.replace('_', ' ')}](plots/{name}.png)"
-
-
-def curves(run: Path) -> Iterator[Curve]:
-    """Each training curve that was logged."""
-    for stage, metric, title in CURVES:
-        rows = read_whole_rows(stage_folder(run, stage) / "metrics.jsonl")
-        points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
-        if points:
-            yield title, [step for step, _ in points], [value for _, value in points]
-
-
-def draw_training(figure: "Figure", found: Sequence[Curve]) -> None:
-    n_columns, n_rows = min(2, len(found)), (len(found) + 1) // 2
-    figure.set_size_inches(5 * n_columns, 3 * n_rows)
-    for index, (title, steps, values) in enumerate(found, 1):
-        axes = figure.add_subplot(n_rows, n_columns, index)
-        axes.plot(steps, values, color=COLOURS["sft"], marker="." if len(steps) < 20 else "")
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-
-
-def draw_rounds(figure: "Figure", rows: Sequence[Mapping[str, Any]]) -> None:
-    figure.set_size_inches(6, 3.6)
-    axes, numbers = figure.add_subplot(), [row["round"] for row in rows]
-    draw_points(axes, numbers, rows, COLOURS["sft"])
-    axes.set(xlabel="revision round (0 is the response)", ylabel="mean reward", xticks=numbers)
-
-
-def draw_before_after(figure: "Figure", policies: Sequence[Mapping[str, Any]]) -> None:
-    panels = [panel for panel in PANELS if any(policy.get(panel[0]) for policy in policies)]
-    n_rows = max(1, (len(panels) + 1) // 2)
-    figure.set_size_inches(8, 3 * n_rows)
-    for index, (metric, title) in enumerate(panels, 1):
-        axes = figure.add_subplot(n_rows, 2, index)
-        for x, (name, policy) in enumerate(zip(POLICIES, policies, strict=True)):
-            if estimate := policy.get(metric):
-                draw_points(axes, [x], [estimate], COLOURS[name])
-        axes.set(title=title, xlim=(-0.5, 2.5), xticks=range(3), xticklabels=POLICIES)
-        if metric != "reward":
-            axes.set_ylim(-0.05, 1.05)
-        if metric == "win_rate":
-            axes.axhline(0.5, color=COLOURS["base"], linestyle=":")
-
-
-def draw_points(
-    axes: "Axes", xs: Sequence[int], rows: Sequence[Mapping[str, Any]], colour: str
-) -> None:
-    """Points with their 95 % intervals, joined by a line."""
-    values = [row["value"] for row in rows]
-    reach = [
-        [abs(row["value"] - (row["value"] if row[end] is None else row[end])) for row in rows]
-        for end in ("low", "high")
-    ]
-    axes.errorbar(xs, values, yerr=reach, fmt="o-", color=colour, capsize=5)
-    axes.grid(axis="y", alpha=0.3)
