@@ -198,8 +198,8 @@ def refuse_changes(prepared: Prepared, folder: Path, manifest: Manifest) -> None
     if changed:
         raise RunConflict(
             f"{folder}: was begun with something else: {', '.join(changed)}; to make a new run "
-            f"that reuses every record these leave unchanged, type the command with --base {folder} "
-            "and another --out"
+            "that reuses every record these leave unchanged, type the command with "
+            f"--base {folder} and another --out"
         )
 
 

@@ -191,8 +191,8 @@ def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
                     if not skip_bad:
                         raise ConfigError(
                             f"{path}:{number}: not a JSON object "
-                            f"({str(error).splitlines()[0][:80]}); mend the line, or leave such lines out and have them counted: "
-                            "--skip-bad"
+                            f"({str(error).splitlines()[0][:80]}); mend the line, or leave "
+                            "such lines out and have them counted: --skip-bad"
                         ) from error
                     count.n_bad += 1
                     continue

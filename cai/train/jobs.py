@@ -60,8 +60,8 @@ class ScoreJob(Record):
 
     Leaves `scores.jsonl`: `{"id", "reward", "n_tokens", "kl", "truncated"}` a row, where `reward`
     is the reward model's scalar (none without a reward model, or where it is not finite) and `kl` =
-    log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over its tokens: the mean over
-    samples of the policy estimates KL(policy || base). None where `policy` is none.
+    log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over its tokens: the mean
+    over samples of the policy estimates KL(policy || base). None where `policy` is none.
     """
 
     kind: Literal["score"] = "score"

@@ -95,7 +95,7 @@ def train(job: RewardJob, folder: Path) -> dict[str, Any]:
     if not training:
         raise ConfigError(
             f"reward: no pair is left to train on; of {len(pairs)} pairs {counts['n_too_long']} "
-            f"have more than {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
+            f"exceed {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
         )
     trainer = make_trainer(job, folder, (model, chat.tokenizer), training)
     metrics = fit(trainer, folder, moves="loss")

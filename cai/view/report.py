@@ -35,8 +35,8 @@ LIMITS = (
     "Intervals are 95 % and cover the draw of prompts, not that of seeds: training once more with "
     "another seed can differ by more. Turns of one dialogue count as independent prompts.",
     "The reward comes from the reward model that RL maximised, so that it rises is expected and is "
-    "no evidence of harmlessness on its own; the win rate is the judge's and shares its biases. It is "
-    "over red-team prompts to which the two policies' answers differ.",
+    "no evidence of harmlessness on its own; the win rate is the judge's and shares its biases. It "
+    "is over red-team prompts to which the two policies' answers differ.",
     "Refusals are found by rules on the opening of an answer, in English; a refusal of a red-team "
     "prompt is not always right, and an answer without one is not always harmful.",
     "Distinct-n falls with the amount of text, so compare it only between policies of similar "
