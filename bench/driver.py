@@ -10,7 +10,6 @@ slow; rates are generated tokens per second.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,10 +23,11 @@ from cai.config import Prompts
 from cai.constitution import find_constitution, load_constitution
 from cai.driver import Chain, Step, run_chains
 from cai.engines.base import Completion, Request
-from cai.engines.process import TELEMETRY_OFF, EngineProcess, EngineSettings, vllm_environment
+from cai.engines.process import EngineProcess, EngineSettings, vllm_environment
+from cai.environment import child_environment
 from cai.models import EMBEDDED, resolve_model
 from cai.prompts import Templates
-from cai.records import Sampling
+from cai.records import Message, Sampling
 from cai.run import RecordFile
 from cai.sources import load_prompts, select
 
@@ -55,7 +55,8 @@ class Recorded:
 
     def warm_up(self) -> None:
         """One short request: the first step of an engine is slower than the others."""
-        first = Request("warm", (), Sampling(max_tokens=2), 0)
+        hello = (Message(role="user", content="Hello"),)
+        first = Request("warm", hello, Sampling(max_tokens=2), 0)
         self.engine.submit(first)
         while not self.engine.poll():
             pass
@@ -149,7 +150,7 @@ def raw_chat(wanted: EngineSettings, done: Recorded, folder: Path) -> dict[str, 
     ]
     path = folder / "requests.json"
     path.write_text(json.dumps(rows))
-    environment = os.environ | TELEMETRY_OFF | vllm_environment()
+    environment = child_environment(**vllm_environment())
     command = [sys.executable, "-c", RAW_CHAT, wanted.model_dump_json(), str(path)]
     done_process = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False

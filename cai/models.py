@@ -170,6 +170,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     # reward model from reading its score at padding.
     tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
     tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
+    tokenizer.clean_up_tokenization_spaces = False
     tokenizer.model_max_length = config.max_position_embeddings
     tokenizer.save_pretrained(folder)
 

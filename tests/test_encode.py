@@ -99,3 +99,13 @@ def test_a_trie_of_questions_adds_up_to_sequences() -> None:
     assert questions(continuations) == {(): {5, 8}, (5,): {6, 7}}
     answers = {(): {5: -1.0, 8: -2.0}, (5,): {6: -0.25, 7: -0.5}}
     assert add_up(continuations, answers) == (-1.25, -1.5, -2.0)
+
+
+def test_a_template_that_refuses_a_role_is_named(embedded_model: Path) -> None:
+    strict = AutoTokenizer.from_pretrained(embedded_model)
+    strict.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+        "{% endif %}{{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(ConfigError, match=r"refuses a conversation of system, user: no system"):
+        ChatEncoder(strict).encode([Message(role="system", content="s"), *turns("Hi")])

@@ -12,7 +12,7 @@ from cai.engines import process
 from cai.engines.base import Completion, Engine, Request
 from cai.engines.open import LazyEngine, open_engine
 from cai.engines.process import EngineProcess, EngineSettings
-from cai.errors import EngineError, MissingDependency
+from cai.errors import ConfigError, EngineError, MissingDependency
 from cai.models import Model
 from cai.records import Message, Sampling
 
@@ -196,7 +196,7 @@ def test_a_wrong_option_is_named(embedded_model: Path, tmp_path: Path) -> None:
         capacity=2,
         options={"max_modl_len": 3},
     )
-    with pytest.raises(EngineError, match="max_modl_len"):
+    with pytest.raises(ConfigError, match="max_modl_len"):
         EngineProcess(settings, tmp_path / "log")
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from cai.config import Lora
+from cai.environment import TELEMETRY_OFF
 from cai.errors import ConfigError, DiskFull, TrainError
 from cai.run import read_rows, write_rows
 from cai.train import child, launch
@@ -35,7 +36,7 @@ FAST = {"per_device_train_batch_size": 4, "save_strategy": "no"}
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.delenv("CAI_NUM_PROCESSES", raising=False)
-    for name, value in launch.ENVIRONMENT.items():
+    for name, value in TELEMETRY_OFF.items():
         monkeypatch.setenv(name, value)
 
 
@@ -298,7 +299,7 @@ def test_reward_counts_and_accuracies(tiny, tmp_path):
     rows.append(rows[0] | {"chosen": long})
     result = train(reward_job(tiny, max_steps=30, learning_rate=1e-2), tmp_path, rows)
     assert (result["n_rows"], result["n_too_long"]) == (18, 1)
-    assert (result["n_train"], result["n_heldout"], result["n_heldout_decided"]) == (12, 5, 4)
+    assert (result["n_train"], result["n_heldout"], result["n_heldout_undecided"]) == (12, 4, 1)
     assert result["accuracy_heldout"] == 1
     assert result["accuracy_heldout_low"] == pytest.approx(0.51, abs=0.01)
     assert result["accuracy_heldout_high"] == pytest.approx(1)

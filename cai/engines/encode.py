@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jinja2
+
 from cai.errors import ConfigError
 from cai.records import Message
 
@@ -40,7 +42,8 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.plain = tokenizer.chat_template is None
+        # A checkpoint of a base model carries the plain template.
+        self.plain = tokenizer.chat_template in (None, PLAIN_TEMPLATE)
         self.stop: tuple[str, ...] = (PLAIN_STOP,) if self.plain else ()
         """Texts that end a response in addition to the end token."""
         tokens = sorted((t for t in tokenizer.get_added_vocab() if t), key=len, reverse=True)
@@ -73,12 +76,19 @@ class ChatEncoder:
         nonce, masks = secrets.token_hex(8), dict[str, str]()
         turns = [{"role": m.role, "content": self._mask(m.content, nonce, masks)} for m in messages]
         opened = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
-        text: str = self.tokenizer.apply_chat_template(
-            turns,
-            chat_template=PLAIN_TEMPLATE if self.plain else None,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=PLAIN_TEMPLATE if self.plain else None,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except (jinja2.TemplateError, ValueError) as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ConfigError(
+                f"the model's chat template refuses a conversation of {roles}: {error}; a template "
+                "without a system role wants a constitution without system_prompt"
+            ) from error
         if opened is not None:
             text += (" " if self.plain else "") + opened
         return text, masks

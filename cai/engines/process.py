@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cai.engines.base import Completion, Request
+from cai.environment import child_environment, n_gpus
 from cai.errors import ConfigError, EngineError, MissingDependency
 from cai.models import model_context
 from cai.records import Record
 
-TELEMETRY_OFF = {
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Environment of every child: no library phones home."""
 POLL_S = 0.2
 LAST_LINES = 12
 
@@ -85,7 +78,7 @@ class EngineProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | TELEMETRY_OFF | vllm_environment(),
+                env=child_environment(**vllm_environment()),
                 # A terminal's Ctrl-C reaches the parent alone, which ends the child in good order.
                 start_new_session=True,
             )
@@ -97,18 +90,20 @@ class EngineProcess:
     def _await_start(self) -> None:
         while not self._connection.poll(POLL_S):
             self._check_stall("did not start")
-        failure = self._receive()
-        if failure:
-            self.close()
-            raise EngineError(f"{self.model}: {failure}\n(log: {self._log})")
+        self._receive()
         self._last_news = time.monotonic()
 
-    def _receive(self) -> Any:
+    def _receive(self) -> list[Completion]:
+        """What the child has completed. A text instead is what its user has to mend."""
         try:
-            return self._connection.recv()
+            news: list[Completion] | str = self._connection.recv()
         except (EOFError, OSError) as error:
             self._child.wait()
             raise self._dead() from error
+        if isinstance(news, str):
+            self.close()
+            raise ConfigError(f"{self.model}: {news} (log: {self._log})")
+        return news
 
     def _dead(self) -> EngineError:
         code = self._child.returncode
@@ -146,7 +141,7 @@ class EngineProcess:
             if self._in_flight:
                 self._check_stall("completed nothing")
             return []
-        completions: list[Completion] = self._receive()
+        completions = self._receive()
         while self._connection.poll(0):
             completions += self._receive()
         self._in_flight -= len(completions)
@@ -172,16 +167,9 @@ def vllm_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": str(len(cores)),
         "VLLM_LOGGING_LEVEL": "WARNING",
         # The log-probability kernel is compiled at its first use: half a minute, and a compiler.
-        "TORCHDYNAMO_DISABLE": "0" if has_gpu() else "1",
+        "TORCHDYNAMO_DISABLE": "0" if n_gpus() else "1",
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA GPU is visible, without importing torch."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
-        return False
-    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/nvidiactl").exists()
 
 
 def open_engine_in_process(settings: EngineSettings) -> Any:

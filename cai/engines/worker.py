@@ -14,12 +14,8 @@ def serve(connection: Connection) -> None:
     Between two steps every request that has arrived is taken in, so that a chain's next request
     joins the running batch at once.
     """
-    try:
-        engine = open_engine_in_process(connection.recv())
-    except CaiError as error:
-        connection.send(str(error))
-        return
-    connection.send("")
+    engine = open_engine_in_process(connection.recv())
+    connection.send([])
     in_flight = 0
     while True:
         while connection.poll(0 if in_flight else None):
@@ -34,7 +30,10 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     # Each of these means that the parent has closed the engine, or is gone.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        serve(connection)
+        try:
+            serve(connection)
+        except CaiError as error:
+            connection.send(str(error))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Light: the command line imports this module, so it imports no torch.
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cai import errors
+from cai.environment import child_environment, n_gpus
 from cai.errors import CaiError, ConfigError, DiskFull, TrainError
 from cai.train import folder as files
 from cai.train.jobs import Job
@@ -29,26 +29,6 @@ GRACE_S = 10.0
 LOG_LINES = 15
 BATCH_SIZE = dict.fromkeys(SPREAD, "per_device_train_batch_size") | {"score": "batch_size"}
 
-ENVIRONMENT = {
-    # transformers, datasets, huggingface-hub and TRL
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    # every model of a job is a local folder: whatever still asks the hub is a mistake
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "PYTHONUNBUFFERED": "1",
-    # a file torch.py in the user's folder must not become the torch of the trainer
-    "PYTHONSAFEPATH": "1",
-}
-ON_CPU = {
-    # glibc returns large tensors to the kernel at once and pays page faults to get them back:
-    # a LoRA step of a 135M model on 2 cores took 6.6 s, with these 5.0 s
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
 TRACEBACK = "Traceback (most recent call last):"
 LAUNCHER = ("ChildFailedError", "CalledProcessError")
 OUT_OF_MEMORY = re.compile(r"out of ?memory|can't allocate memory|MemoryError", re.IGNORECASE)
@@ -92,7 +72,7 @@ def start_child(job: Job, folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=child_environment(CAI_PARENT_PID=str(os.getpid())),
             start_new_session=True,
         )
 
@@ -108,16 +88,6 @@ def command(kind: str, folder: Path) -> list[str]:
     return [sys.executable, *spread, *module]
 
 
-def environment() -> dict[str, str]:
-    """The child's environment: telemetry off, this very package, the pid to watch."""
-    usual = {} if n_gpus() else ON_CPU
-    env = usual | os.environ | ENVIRONMENT | {"CAI_PARENT_PID": str(os.getpid())}
-    root = Path(__file__).parents[2]
-    if root.name != "site-packages":
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH")]))
-    return env
-
-
 def n_processes(kind: str) -> int:
     """Processes for a job: one a GPU, or `CAI_NUM_PROCESSES` (ConfigError if not a number)."""
     if kind not in SPREAD:
@@ -128,23 +98,6 @@ def n_processes(kind: str) -> int:
     if not given.isdecimal() or int(given) < 1:
         raise ConfigError(f"CAI_NUM_PROCESSES={given}: expected a whole number, 1 or more")
     return int(given)
-
-
-def n_gpus() -> int:
-    """How many NVIDIA GPUs a child will see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        names = visible.split(",")
-        # CUDA stops reading at the first invalid entry
-        return next((i for i, name in enumerate(names) if name.strip() in ("", "-1")), len(names))
-    driver = Path("/proc/driver/nvidia/gpus")
-    if driver.is_dir():
-        return len(list(driver.iterdir()))
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return 0
-    listing = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 
 def follow(

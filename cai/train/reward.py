@@ -90,7 +90,7 @@ def train(job: RewardJob, folder: Path) -> dict[str, Any]:
         "n_rows": len(pairs),
         "n_too_long": len(pairs) - len(fitting),
         "n_train": len(training),
-        "n_heldout": len(heldout),
+        "n_heldout": sum(is_decided(pair) for pair in heldout),
     }
     if not training:
         raise ConfigError(
@@ -152,7 +152,7 @@ def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> di
     seen = accuracy(decided(gaps, training))
     finite = [gap for gap in gaps if gap is not None]
     return {
-        "n_heldout_decided": unseen.n if unseen else 0,
+        "n_heldout_undecided": len(heldout) - (unseen.n if unseen else 0),
         "accuracy_heldout": unseen.value if unseen else None,
         "accuracy_heldout_low": unseen.low if unseen else None,
         "accuracy_heldout_high": unseen.high if unseen else None,
@@ -162,10 +162,14 @@ def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> di
     }
 
 
+def is_decided(pair: Pair) -> bool:
+    """Whether the label names a better side."""
+    return pair.row["p_chosen"] != 0.5
+
+
 def decided(gaps: list[float | None], pairs: list[Pair]) -> list[float | None]:
-    """The gaps of the pairs whose label names a better side."""
-    both = zip(gaps, pairs, strict=True)
-    return [gap for gap, pair in both if pair.row["p_chosen"] != 0.5]
+    """The gaps of the decided pairs."""
+    return [gap for gap, pair in zip(gaps, pairs, strict=True) if is_decided(pair)]
 
 
 def score_gaps(model: RewardModel, pairs: list[Pair]) -> list[float | None]:
