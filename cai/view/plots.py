@@ -58,6 +58,7 @@ def draw_training(figure: "Figure", found: Sequence[Curve]) -> None:
         axes = figure.add_subplot(n_rows, n_columns, index)
         axes.plot(steps, values, color=COLOURS["sft"], marker="." if len(steps) < 20 else "")
         axes.set(title=title, xlabel="step")
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
 
 

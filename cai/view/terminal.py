@@ -1,8 +1,6 @@
 """Runs and transcripts in a terminal, and as plain data for `--json`.
 
-Model text is hostile: it passes `clean` and is printed as rich `Text`, never as markup. What the
-`*_json` functions return is the text as it is: print it with `json.dumps(…, ensure_ascii=True)`.
-"""
+Model text is hostile: it passes `clean` and is never markup. `*_json` return it as it is."""
 
 import re
 import unicodedata
@@ -70,7 +68,9 @@ def one_line(text: object) -> str:
 
 
 def as_text(value: object) -> str:
-    return "–" if value is None else f"{value:,}" if isinstance(value, int) else one_line(value)
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return "–" if value is None else one_line(value)
 
 
 def duration(seconds: float | None) -> str:
@@ -126,10 +126,10 @@ def stage_rows(manifest: Mapping[str, Any]) -> Iterator[list[object]]:
     """The cells under `COLUMNS`: rows in and out, counts, tokens, time."""
     for stage in manifest.get("stages", []):
         tokens, counts = stage.get("tokens") or {}, stage.get("counts") or {}
-        said = ", ".join(f"{name} {n}" for name, n in counts.items() if n)
+        said = ", ".join(f"{name} {as_text(n)}" for name, n in counts.items() if n)
         row = [*map(stage.get, ("name", "status", "n_in", "n_out")), said]
-        used = map(tokens.get, ("prompt", "cached", "generated"))
-        yield [*row, *used, duration(stage.get("seconds"))]
+        row += [*map(tokens.get, ("prompt", "cached", "generated")), duration(stage.get("seconds"))]
+        yield row
 
 
 def read_run(run: Path) -> dict[str, Any]:
