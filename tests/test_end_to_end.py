@@ -10,17 +10,31 @@ from cai.resolve import Options
 from cai.run import read_json, read_rows
 from cai.view.progress import RunProgress
 
-SETTINGS = """
-engine.capacity=8 engine.max_context=1024
-revise.n_prompts=4 revise.n_helpful=2 revise.rounds=1
-revise.response.max_tokens=12 revise.critique.max_tokens=12 revise.revision.max_tokens=12
-sft.trainer.max_steps=1 sft.trainer.per_device_train_batch_size=2
-sample.n_prompts=5 sample.sampling.max_tokens=12
-reward.trainer.max_steps=1 reward.trainer.per_device_train_batch_size=2
-rl.n_prompts=4 rl.n_helpful=0 rl.trainer.max_steps=1 rl.trainer.per_device_train_batch_size=4
-rl.trainer.max_completion_length=8
-evaluate.n_prompts=3 evaluate.n_look_alike=1 evaluate.n_helpful=1 evaluate.sampling.max_tokens=12
-""".split()
+SETTINGS = [
+    "engine.capacity=8",
+    "engine.max_context=1024",
+    "revise.n_prompts=4",
+    "revise.n_helpful=2",
+    "revise.rounds=1",
+    "revise.response.max_tokens=12",
+    "revise.critique.max_tokens=12",
+    "revise.revision.max_tokens=12",
+    "sft.trainer.max_steps=1",
+    "sft.trainer.per_device_train_batch_size=2",
+    "sample.n_prompts=5",
+    "sample.sampling.max_tokens=12",
+    "reward.trainer.max_steps=1",
+    "reward.trainer.per_device_train_batch_size=2",
+    "rl.n_prompts=4",
+    "rl.n_helpful=0",
+    "rl.trainer.max_steps=1",
+    "rl.trainer.per_device_train_batch_size=4",
+    "rl.trainer.max_completion_length=8",
+    "evaluate.n_prompts=3",
+    "evaluate.n_look_alike=1",
+    "evaluate.n_helpful=1",
+    "evaluate.sampling.max_tokens=12",
+]
 
 
 @pytest.fixture(scope="module")
