@@ -135,7 +135,6 @@ class Sample(Record):
 class Label(Record):
     """Stage label: one drawn preference principle a pair, both orders, option log-probabilities."""
 
-    options: tuple[str, str] = ("A", "B")
     exemplars: Exemplars = "auto"
 
 

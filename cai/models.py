@@ -150,6 +150,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     A model loaded from GGUF keeps a quantization config and refuses `save_pretrained`, so a fresh
     `LlamaForCausalLM` takes its weights.
     """
+    # Three progress bars for half a minute's work; tqdm reads this when it is imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

@@ -161,9 +161,18 @@ def create_folder(prepared: Prepared, folder: Path, models: dict[str, Model]) ->
             if folder.is_dir():
                 folder.rmdir()
             scratch.chmod(0o755)
-            scratch.rename(folder)
+            publish(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def publish(scratch: Path, folder: Path) -> None:
+    """Move the new folder to its place, unless another process has just put the same there."""
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if not (folder / "manifest.json").is_file():
+            raise
 
 
 def write_inputs(prepared: Prepared, folder: Path) -> dict[str, str]:

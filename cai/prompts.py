@@ -22,6 +22,8 @@ TemplateName = Literal["critique", "revise", "compare"]
 NAMES: tuple[TemplateName, ...] = ("critique", "revise", "compare")
 ANSWER_PREFIX = "The answer is: ("
 """What the judge's turn begins with, so that the next token is the option's letter."""
+OPTIONS = ("A", "B")
+"""The letters of the first and the second response, as `compare.jinja` names them."""
 
 
 class RevisionExemplar(Record):
@@ -157,7 +159,7 @@ class Templates:
             question, answer = self.compare(
                 principle, Pair([Message(role="user", content=shot.prompt)], *texts)
             )
-            letter = "AB"[index % 2]
+            letter = OPTIONS[index % 2]
             turns += (question, Message(role="assistant", content=f"{answer.content}{letter})"))
         return turns
 

@@ -141,9 +141,7 @@ def response(name: str, text: str, finish: Finish = "stop", prompt: str = "p") -
 
 
 PAIR = Candidates(PROMPT, response("one", "kind"), response("two", "rude"))
-LABELS = LabelSetup(
-    PRINCIPLES, Templates(), ("A", "B"), False, 0, Voice("judge", "j@1", Sampling())
-)
+LABELS = LabelSetup(PRINCIPLES, Templates(), False, 0, Voice("judge", "j@1", Sampling()))
 
 
 def scored(first: float, second: float) -> Completion:
@@ -246,7 +244,7 @@ def test_pairs_skip_identical_and_failed_responses() -> None:
 
 
 def test_each_exemplar_has_a_principle_of_its_own() -> None:
-    with_shots = LabelSetup(PRINCIPLES, Templates(), ("A", "B"), True, 0, LABELS.judge)
+    with_shots = LabelSetup(PRINCIPLES, Templates(), True, 0, LABELS.judge)
     requests, _ = play(label_chain(PAIR, with_shots), [scored(0.5, 0.5)] * 2)
     questions = [m.content for m in requests[0].messages if m.role == "user"]
     assert len(questions) == 6

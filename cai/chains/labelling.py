@@ -10,7 +10,7 @@ from cai.chains.revision import Voice
 from cai.constitution import Principle, draw
 from cai.driver import Chain, Step, generation
 from cai.engines.base import Completion, Request
-from cai.prompts import Pair, Templates
+from cai.prompts import OPTIONS, Pair, Templates
 from cai.records import Label, Message, Preference, Prompt, Response, derive_seed, digest
 
 
@@ -20,8 +20,6 @@ class LabelSetup:
 
     principles: Sequence[Principle]
     templates: Templates
-    options: tuple[str, str]
-    """The two answers whose log-probabilities are compared."""
     exemplars: bool
     seed: int
     judge: Voice
@@ -78,9 +76,9 @@ def ask_label(
     texts = Pair(pair.prompt.messages, pair.one.text, pair.two.text)
     messages = (*shots, *setup.templates.compare(principle, texts))
     said = [message.model_dump() for message in messages]
-    request_id = digest("label", pair.one.id, pair.two.id, said, setup.options, judge.model)
+    request_id = digest("label", pair.one.id, pair.two.id, said, judge.model)
     request = Request(
-        request_id, messages, judge.sampling, derive_seed(request_id), setup.options, judge.role
+        request_id, messages, judge.sampling, derive_seed(request_id), OPTIONS, judge.role
     )
 
     def read(completion: Completion) -> Label:

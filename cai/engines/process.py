@@ -85,7 +85,12 @@ class EngineProcess:
         self._connection = Connection(ours.detach())
         self._connection.send(settings)
         self._last_news = time.monotonic()
-        self._await_start()
+        try:
+            self._await_start()
+        except BaseException:
+            # Nobody else holds this engine yet: an interrupt here must not leave its child behind.
+            self.close()
+            raise
 
     def _await_start(self) -> None:
         while not self._connection.poll(POLL_S):

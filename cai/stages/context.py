@@ -134,16 +134,18 @@ class Generation:
             tally = run_chains(
                 chains, engines, records, lambda tally: self._progress.steps(n_steps, tally)
             )
+            self._add_tokens(records)
         self._add(tally)
         return tally
 
+    def _add_tokens(self, records: RecordFile) -> None:
+        """Tokens of all records, whichever attempt at the stage made them."""
+        for record in records:
+            self.tokens["prompt"] += record.generation.n_prompt_tokens
+            self.tokens["generated"] += record.generation.n_tokens
+            self.tokens["cached"] += record.generation.n_cached_tokens
+
     def _add(self, tally: Tally) -> None:
-        for name, value in (
-            ("prompt", tally.n_prompt_tokens),
-            ("generated", tally.n_tokens),
-            ("cached", tally.n_cached_tokens),
-        ):
-            self.tokens[name] += value
         for name, value in (
             ("generated", tally.n_generated),
             ("from_disk", tally.n_replayed),

@@ -49,7 +49,6 @@ def make_setup(context: RunContext) -> LabelSetup:
     return LabelSetup(
         principles=context.constitution.for_preference(),
         templates=context.templates,
-        options=context.config.label.options,
         exemplars=context.exemplars_on(context.config.label.exemplars, judge),
         seed=context.config.seed,
         judge=Voice("judge", judge.label, JUDGE_SAMPLING),
