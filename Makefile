@@ -10,6 +10,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' requirements/cpu.txt)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
+ifeq ($(DEVICE),cpu)
+export CUDA_VISIBLE_DEVICES :=
+endif
+# The quickstart's few rows fill one device.
+quickstart: export CAI_NUM_PROCESSES ?= 1
+
 .PHONY: quickstart test check install bench clean
 
 quickstart: install

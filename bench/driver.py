@@ -174,7 +174,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--max-tokens", type=int, default=192)
+    parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--context", type=int, default=2048)
     return parser.parse_args()
 
@@ -198,6 +198,7 @@ def main() -> None:
         measured["c"] = (raw["seconds"], raw["tokens"])
         report("c", *measured["c"], None)
         slow = Recorded(EngineProcess(settings("transformers", model, arguments), folder / "d.log"))
+        slow.warm_up()
         rate_d = transformers_rate(slow, engines["a"].requests[::20][: arguments.batch])
         slow.close()
         print(f"(d) {rate_d:.0f} tokens/s over {len(slow.completions)} requests, one batch")

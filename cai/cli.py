@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
-    "4 quality gate, 75 stopped and resumable (the same command continues), 130 Ctrl-C, "
+    "75 stopped and resumable (the same command continues), 130 Ctrl-C, "
     "143 SIGTERM."
 )
 

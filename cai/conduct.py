@@ -5,7 +5,7 @@ from pathlib import Path
 from cai.errors import CaiError, RunConflict
 from cai.manifest import Manifest
 from cai.pipeline import STAGES, plan, run_stages
-from cai.prepare import open_run, prepare, resolve_models, run_folder
+from cai.prepare import check_installed, open_run, prepare, resolve_models, run_folder
 from cai.resolve import Options
 from cai.run import RunLock
 from cai.stages.context import RunContext
@@ -24,13 +24,14 @@ def conduct(
     """Check everything, open the run folder, run the stages, write the report."""
     progress = progress or RunProgress()
     stages = plan(until)
-    prepared = prepare(options)
+    prepared = prepare(options, stages)
     base_run = Path(base) if base else None
     if base_run and not (base_run / "manifest.json").is_file():
         raise RunConflict(f"--base {base}: no run there (no manifest.json)")
     for line in checked_lines(prepared):
         progress.say(line)
     folder = run_folder(prepared, out)
+    check_installed(prepared.config, stages)
     models = resolve_models(prepared.config)
     context, manifest = open_run(prepared, folder, models, base_run)
     progress.say(f"run folder: {folder}")
@@ -51,7 +52,8 @@ def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: Run
             progress.say(f"stopped; go on with the same command (folder: {context.run})")
         raise
     complete = all((context.folder(stage.name) / "done.json").is_file() for stage in STAGES)
-    if n_run or not (context.run / "report.md").is_file():
+    left_open = manifest.data["status"] == "running"
+    if n_run or left_open or not (context.run / "report.md").is_file():
         manifest.end("done" if complete else "stopped")
         write_report(context.run)
     return n_run

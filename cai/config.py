@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cai.records import Record, Sampling
+from cai.records import Record, Sampling, digest
 
 
 class Lora(Record):
@@ -32,7 +32,7 @@ class Models(Record):
     policy: str | None = None
     """Samples the pairs and starts RL; none: the checkpoint of this run's sft stage."""
     reward: str | None = None
-    """What the reward model is trained from; none: the sft checkpoint."""
+    """What the reward model is trained from; none: the base model, as in the paper."""
 
 
 class DatasetSource(Record):
@@ -90,8 +90,13 @@ class Engine(Record):
     """auto: bfloat16 on a GPU, float32 on a CPU."""
     options: dict[str, Any] = {}
     """Passed to vLLM's `EngineArgs` under its own names."""
-    stall_s: float = Field(default=600, gt=0)
+    stall_s: float = Field(default=1800, gt=0)
     """Seconds without a completion after which the engine counts as hanging."""
+
+    @property
+    def key(self) -> str:
+        """Stands for the settings that change what the engine says."""
+        return digest("engine", self.kind, self.max_context, self.dtype, self.options)
 
 
 Exemplars = Literal["auto", "on", "off"]
@@ -189,3 +194,13 @@ class RunConfig(Record):
     evaluate: Evaluate = Evaluate()
     max_error_rate: float = Field(default=0.2, ge=0, le=1)
     """Share of failed requests in a stage above which the run stops (exit code 3)."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what a run makes, as JSON values.
+
+        The others say how it is worked at, and may change while it goes on.
+        """
+        values = self.model_dump(mode="json", exclude={"max_error_rate"})
+        for key in ("capacity", "stall_s"):
+            del values["engine"][key]
+        return values

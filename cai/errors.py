@@ -5,7 +5,6 @@
     ├── MissingDependency       2   an extra is not installed
     ├── RunConflict             2   the run folder belongs to something else
     ├── TooManyErrors           3   more rows failed than the config allows
-    ├── QualityGate             4   a measured quality is below what the config demands
     └── Resumable               75  stopped with everything on disk; the same command continues
         ├── EngineError             the engine's process died or hangs
         ├── TrainError              a trainer's process failed
@@ -45,12 +44,6 @@ class TooManyErrors(CaiError):
     """A stage finished with more failed rows than `max_error_rate`."""
 
     exit_code = 3
-
-
-class QualityGate(CaiError):
-    """A stage's result is worse than the config allows."""
-
-    exit_code = 4
 
 
 class Resumable(CaiError):

@@ -94,6 +94,11 @@ class Manifest:
         self.write()
 
 
+def is_manifest(data: Any) -> bool:
+    """Whether a `manifest.json` is ours: many programs write a file of that name."""
+    return isinstance(data, dict) and isinstance(data.get("format"), int) and "cai" in data
+
+
 def now() -> str:
     """UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

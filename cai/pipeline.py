@@ -59,7 +59,7 @@ def fingerprints(context: RunContext, inputs: str) -> dict[str, str]:
 
     Earlier stages enter by name, so that two of them exchanged are not the same.
     """
-    config = context.config.model_dump(mode="json")
+    config = context.config.deciding()
     models = {role: model.commit for role, model in context.models.items()}
     found: dict[str, str] = {}
     for stage in STAGES:
@@ -108,7 +108,6 @@ def run_stage(
         "n_out": outcome.n_out,
         "counts": outcome.counts,
         "tokens": outcome.tokens,
-        "notes": list(outcome.notes),
     }
     seconds = manifest.finish(stage.name, entry, time.monotonic() - started)
     write_json(

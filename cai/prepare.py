@@ -1,7 +1,9 @@
 """Everything that can be found wrong before a token is generated, and opening the run folder."""
 
+import importlib.util
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +11,12 @@ from typing import Any, NamedTuple
 
 from cai.config import RunConfig
 from cai.constitution import Constitution, find_constitution, load_constitution
-from cai.errors import ConfigError, DiskFull, RunConflict
-from cai.manifest import FORMAT, Manifest, sha256
+from cai.errors import ConfigError, DiskFull, MissingDependency, RunConflict
+from cai.manifest import FORMAT, Manifest, is_manifest, sha256
 from cai.models import Model, model_context, resolve_model, weight_bytes
-from cai.pipeline import FOLDERS
+from cai.pipeline import FOLDERS, STAGES, Stage
 from cai.prompts import Templates
-from cai.records import Prompt, digest
+from cai.records import Prompt, Split, digest
 from cai.resolve import Options, resolve_config
 from cai.run import disk_errors, read_json, write_json, write_rows
 from cai.sources import SourceCount, load_prompts
@@ -36,15 +38,52 @@ class Prepared(NamedTuple):
     counts: list[SourceCount]
 
 
-def prepare(options: Options) -> Prepared:
-    """Read and check constitution, config or recipe, templates and prompts together."""
+def prepare(options: Options, stages: Sequence[Stage] = STAGES) -> Prepared:
+    """Read and check constitution, config or recipe, templates and prompts together.
+
+    Only what `stages` need is demanded of the constitution and the prompts.
+    """
     config = resolve_config(options)
     path = find_constitution(config.constitution)
     constitution = load_constitution(path)
-    constitution.for_revision()
-    constitution.for_preference()
+    names = {stage.name for stage in stages}
+    if "revise" in names:
+        constitution.for_revision()
+    if names & {"label", "evaluate"}:
+        constitution.for_preference()
     prompts, counts = load_prompts(config.prompts, config.seed)
+    check_splits(prompts, names)
     return Prepared(options, config, constitution, path, Templates(), prompts, counts)
+
+
+def check_splits(prompts: Sequence[Prompt], stages: set[str]) -> None:
+    """Refuse prompts so few that a planned stage would find none."""
+    splits = Counter(prompt.split for prompt in prompts if prompt.kind == "red_team")
+    needs: dict[str, Split] = {"revise": "sft", "sample": "preference", "rl": "rl"}
+    for stage, split in (needs | {"evaluate": "eval"}).items():
+        if stage in stages and splits[split] < 2:
+            raise ConfigError(
+                f"stage {stage}: {splits[split]} of {splits.total()} red-team prompts fall into "
+                f"the {split} share, 2 are needed; give more, or raise prompts.shares.{split}"
+            )
+
+
+def check_installed(config: RunConfig, stages: Sequence[Stage]) -> None:
+    """Refuse to start what would stop at a library that is not there."""
+    if config.engine.kind == "fake":
+        return
+    wanted = {"torch": "train", "transformers": "train", "huggingface_hub": "train"}
+    if config.engine.kind == "vllm":
+        wanted["vllm"] = "vllm"
+    if {stage.name for stage in stages} & {"sft", "reward", "rl"}:
+        wanted |= {"trl": "train", "peft": "train", "datasets": "train"}
+    for name, extra in wanted.items():
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependency(
+                f"{name} is not installed: pip install 'cai-toolkit[{extra}]' (on a CPU: "
+                "pip install --no-deps -r requirements/cpu.txt)"
+                + ("; or --set engine.kind=transformers" if name == "vllm" else "")
+            )
 
 
 def resolve_models(config: RunConfig) -> dict[str, Model]:
@@ -86,10 +125,12 @@ def asked_for(section: Any, field: str) -> int | None:
 def run_folder(prepared: Prepared, out: str | None) -> Path:
     """`--out`, or a name made of the config and the inputs: the same command, the same folder."""
     if out:
-        return Path(out)
-    inputs = [prepared.constitution.digest, prepared.templates.digests]
-    inputs += [[prompt.id for prompt in prepared.prompts]]
-    stamp = digest("run", prepared.config.model_dump(mode="json"), inputs)[:6]
+        # An existing folder by its real name: a link or "." cannot be replaced.
+        return Path(out).resolve() if Path(out).is_dir() else Path(out)
+    inputs = [prepared.constitution.digest]
+    inputs += [sha256(path) for path in prepared.templates.paths.values()]
+    inputs += [prompt.id for prompt in prepared.prompts]
+    stamp = digest("run", prepared.config.deciding(), inputs)[:6]
     name = prepared.constitution.name.lower().replace(" ", "-")
     return Path("runs") / f"{name}-{prepared.config.recipe or 'custom'}-{stamp}"
 
@@ -102,7 +143,7 @@ def open_run(
         check_space(folder, models)
         create_folder(prepared, folder, models)
     manifest = load_manifest(folder)
-    refuse_changes(prepared, folder, manifest)
+    refuse_changes(prepared, folder, manifest, models)
     context = RunContext(
         run=folder,
         config=prepared.config,
@@ -124,6 +165,11 @@ def load_manifest(folder: Path) -> Manifest:
             "with --out"
         )
     manifest = Manifest.load(folder)
+    if not is_manifest(manifest.data):
+        raise RunConflict(
+            f"{folder}: is there and its manifest.json is not one of cai; give another folder "
+            "with --out"
+        )
     if manifest.data["format"] > FORMAT:
         raise RunConflict(
             f"{folder}: was written in format {manifest.data['format']} by cai "
@@ -158,8 +204,6 @@ def create_folder(prepared: Prepared, folder: Path, models: dict[str, Model]) ->
             manifest.data["name"] = folder.name
             manifest.data["sources"] = [asdict(count) for count in prepared.counts]
             manifest.write()
-            if folder.is_dir():
-                folder.rmdir()
             scratch.chmod(0o755)
             publish(scratch, folder)
     finally:
@@ -191,12 +235,19 @@ def write_inputs(prepared: Prepared, folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in sorted(inputs.iterdir())}
 
 
-def refuse_changes(prepared: Prepared, folder: Path, manifest: Manifest) -> None:
-    """A run goes on only with the config and the inputs that it was begun with."""
-    stored = read_json(folder / "config.json")
+def refuse_changes(
+    prepared: Prepared, folder: Path, manifest: Manifest, models: Mapping[str, Model]
+) -> None:
+    """A run goes on only with the config, the inputs and the models that it was begun with."""
+    stored = RunConfig.model_validate(read_json(folder / "config.json")).deciding()
     changed = [
         f"{key} ({old!r} → {new!r})"
-        for key, (old, new) in differences(stored, prepared.config.model_dump(mode="json")).items()
+        for key, (old, new) in differences(stored, prepared.config.deciding()).items()
+    ]
+    changed += [
+        f"the {role} model ({then['commit']} → {models[role].commit})"
+        for role, then in manifest.data["models"].items()
+        if role in models and then["commit"] != models[role].commit
     ]
     with tempfile.TemporaryDirectory() as scratch:
         now = write_inputs(prepared, Path(scratch))

@@ -78,9 +78,14 @@ class Templates:
         self._templates: dict[TemplateName, jinja2.Template] = {}
         for name in NAMES:
             self._load(name, environment)
-        self.revision_exemplars = load_exemplars("critique_revision", RevisionExemplars).exemplars
-        self.preference_exemplars = load_exemplars("preference", PreferenceExemplars).exemplars
+        self.revision_exemplars = self._shots("critique_revision", RevisionExemplars).exemplars
+        self.preference_exemplars = self._shots("preference", PreferenceExemplars).exemplars
         self._try_out()
+
+    def _shots(self, name: str, model: type[Exemplars]) -> Exemplars:
+        path = find_resource(f"exemplars/{name}.yaml", PROMPTS, "")
+        self.paths[name] = path
+        return load_exemplars(path, model)
 
     def _load(self, name: TemplateName, environment: jinja2.Environment) -> None:
         path = find_resource(f"{name}.jinja", PROMPTS, ".jinja")
@@ -120,7 +125,8 @@ class Templates:
     def compare(self, principle: Principle, pair: Pair) -> tuple[Message, ...]:
         """The judge's question about a pair, with the beginning of its answer."""
         # A code that no text could foresee keeps a response from closing its own quotation.
-        code = digest("code", [m.content for m in pair.messages], pair.first, pair.second)[:8]
+        # It is the same in both orders, whose questions then share all that comes before the first.
+        code = digest("code", [m.content for m in pair.messages], *sorted(pair[1:]))[:8]
         question = self._render(
             "compare",
             principle=principle,
@@ -164,9 +170,8 @@ class Templates:
         return turns
 
 
-def load_exemplars(name: str, model: type[Exemplars]) -> Exemplars:
-    """Read `prompts/exemplars/NAME.yaml`. Raises ConfigError with the place of a mistake."""
-    path = find_resource(f"exemplars/{name}.yaml", PROMPTS, "")
+def load_exemplars(path: Path, model: type[Exemplars]) -> Exemplars:
+    """Read a file of exemplars. Raises ConfigError with the place of a mistake."""
     document = load_yaml(path)
     try:
         return model.model_validate(document.data)

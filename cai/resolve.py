@@ -14,6 +14,7 @@ from cai.config import RunConfig
 from cai.errors import ConfigError
 from cai.resources import RECIPES, find_resource
 from cai.strict_yaml import Document, complaints, load_yaml, parse_yaml
+from cai.train.jobs import FIXED
 
 TRAINER_CLASSES = {"sft": "sft", "reward": "reward", "rloo": "rloo", "grpo": "grpo"}
 """Our method's name to TRL's module `trainer/NAME_config.py`."""
@@ -106,8 +107,13 @@ def check_trainers(config: RunConfig, document: Document) -> None:
     for stage, method in (("sft", "sft"), ("reward", "reward"), ("rl", config.rl.method)):
         options: Mapping[str, Any] = getattr(config, stage).trainer
         known = trainer_fields(TRAINER_CLASSES[method])
-        for key in options if known else ():
-            if key not in known:
+        for key in options:
+            if key in FIXED[stage]:
+                place = document.place((stage, "trainer", key))
+                raise ConfigError(
+                    f"{place}: {stage}.trainer.{key}: cai sets this itself; remove it"
+                )
+            if known and key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 place = document.place((stage, "trainer", key))

@@ -126,6 +126,8 @@ class RecordFile:
         for path, offsets in self._earlier:
             if record_id in offsets:
                 record = self._read(path, offsets[record_id])
+                if record.generation.finish == "error":
+                    continue  # What failed there may succeed here.
                 self.append([record])
                 self.n_reused += 1
                 return record
@@ -191,6 +193,8 @@ def index(path: Path) -> dict[str, int]:
     if path.is_file():
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break  # Torn: its writer died, or is still at it.
                 try:
                     offsets[json.loads(line)["id"]] = position
                 except (json.JSONDecodeError, KeyError, TypeError) as error:

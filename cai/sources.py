@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class Loader:
                 continue
             area = row.data.get("area")
             for dialogue in dialogues:
-                group = digest("group", dialogue[0].content)
+                group = digest("group", first_human_turn(dialogue))
                 for messages in openings(dialogue, self._config.turns):
                     count.n_human_turns += 1
                     if prompt_id := self._new_id(messages):
@@ -98,6 +99,11 @@ class Loader:
             return None
         self._seen.add(prompt_id)
         return prompt_id
+
+
+def first_human_turn(dialogue: Sequence[Message]) -> str:
+    """What dialogues of one group share; a system turn may be the same in all."""
+    return next(message.content for message in dialogue if message.role == "user")
 
 
 def load_prompts(config: Prompts, seed: int) -> tuple[list[Prompt], list[SourceCount]]:
@@ -184,8 +190,10 @@ def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
                 number += 1
                 try:
                     data: Any = reader.read(type=dict)
-                except EOFError:
-                    return
+                except EOFError as error:
+                    if isinstance(error.__context__, StopIteration):
+                        return
+                    raise  # A gzip file that was cut short.
                 except jsonlines.InvalidLineError as error:
                     count.n_rows += 1
                     if not skip_bad:
@@ -198,7 +206,7 @@ def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
                     continue
                 count.n_rows += 1
                 yield Row(f"{path.name}:{number}", data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it refuses."""
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -106,6 +107,9 @@ BAD_INPUT: list[tuple[str, dict[str, str], list[str], int, str]] = [
     ("bad template", {"prompts/revise.jinja": "{{ nothing }}"}, ["--constitution", "harmless"], 2, "revise.jinja"),
     ("not a run", {"out/notes.txt": "mine"}, ["--constitution", "harmless", "--out", "out"], 2, "is no run of cai"),
     ("newer format", {"out/manifest.json": '{"format": 99, "cai": "9.0"}'}, ["--constitution", "harmless", "--out", "out"], 2, "pip install -U cai-toolkit"),
+    ("foreign manifest", {"out/manifest.json": '{"name": "web app"}'}, ["--constitution", "harmless", "--out", "out"], 2, "not one of cai"),
+    ("field of cai's own", {}, ["--constitution", "harmless", "--set", "sft.trainer.output_dir=x"], 2, "cai sets this itself"),
+    ("too few prompts", {"p.jsonl": LINE}, ["--constitution", "harmless", "--prompts", "p.jsonl"], 2, "2 are needed"),
     ("base is no run", {}, ["--constitution", "harmless", "--base", "none"], 2, "no run there"),
     ("out cannot be made", {"file": "x"}, ["--constitution", "harmless", "--out", "file/run"], 2, "cannot be made"),
     ("out is a file", {"file": "x"}, ["--constitution", "harmless", "--out", "file"], 2, "is no run of cai"),
@@ -177,14 +181,38 @@ def test_a_full_disk_is_found_before_the_run(
 def test_no_vllm_names_the_extra(
     folder: Path, embedded_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cai.engines import process
-
-    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        prepare.importlib.util, "find_spec", lambda name: None if name == "vllm" else found(name)
+    )
     result = cai("run", "--constitution", "harmless.yaml", "--recipe", "quickstart")
     assert result.exit_code == 2
     assert "cai-toolkit[vllm]" in result.output
-    manifest = read_json(next((folder / "runs").iterdir()) / "manifest.json")
-    assert manifest["stages"][0]["reason"] == "MissingDependency"
+    assert "engine.kind=transformers" in result.output
+    assert not list(folder.iterdir())
+
+
+def test_a_constitution_needs_only_what_the_planned_stages_need(folder: Path) -> None:
+    (folder / "c.yaml").write_text(HALF.replace("preference: p", "revision: r"))
+    arguments = ["run", "--constitution", "c.yaml", *FAKE, "--out", "r"]
+    assert cai(*arguments, "--until", "sample").exit_code == 0
+    result = cai(*arguments)
+    assert result.exit_code == 2
+    assert "stage label needs preference" in result.output
+
+
+def test_a_run_may_be_made_in_the_folder_one_stands_in(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to(folder / "empty")
+    arguments = ["run", "--constitution", "harmless", *FAKE, "--until", "revise", "--out", "link"]
+    assert cai(*arguments).exit_code == 0
+    assert (folder / "empty" / "manifest.json").is_file()
+
+
+def test_foreign_manifests_are_no_runs(finished: Path, folder: Path) -> None:
+    (folder / "runs" / "app").mkdir(parents=True)
+    (folder / "runs" / "app" / "manifest.json").write_text('["web app"]')
+    assert cai("runs", "--json").output == "[]\n"
 
 
 def test_somebody_elses_run_is_refused(finished: Path) -> None:

@@ -109,3 +109,10 @@ def test_a_template_that_refuses_a_role_is_named(embedded_model: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"refuses a conversation of system, user: no system"):
         ChatEncoder(strict).encode([Message(role="system", content="s"), *turns("Hi")])
+
+
+def test_added_runs_of_spaces_are_text(tokenizer: Any, embedded_model: Path) -> None:
+    spaced = AutoTokenizer.from_pretrained(embedded_model)
+    spaced.add_tokens(["  ", "    ", "x"])
+    messages = turns("def f():\n    return  1  # x")
+    assert ChatEncoder(spaced).encode(messages) == template_ids(spaced, messages)

@@ -212,3 +212,12 @@ def test_a_lazy_engine_loads_nothing_unasked(tmp_path: Path) -> None:
     assert engine.poll() == []
     engine.close()
     assert not (tmp_path / "log").exists()
+
+
+def test_neither_side_waits_for_the_other_to_read(embedded_model: Path, tmp_path: Path) -> None:
+    """More bytes in flight in both directions than the socket holds: a deadlock would stall."""
+    engine = EngineProcess(settings_of(embedded_model, stall_s=120), tmp_path / "log")
+    requests = [ask(f"{i}-{'x' * 6000}", "word " * 4000) for i in range(200)]
+    found = collect(engine, requests)
+    assert all(completion.finish == "error" for completion in found.values())
+    engine.close()

@@ -276,3 +276,51 @@ def test_critic_and_judge_may_be_other_models(tmp_path: Path) -> None:
     assert models == {"smollm2-135m@fake", "other@fake"}
     labels = {row["generation"]["model"] for row in read_rows(run / "04-label" / "records.jsonl")}
     assert labels == {"third@fake"}
+
+
+def test_base_asks_again_what_failed(tmp_path: Path) -> None:
+    with pytest.raises(TooManyErrors):
+        start(tmp_path / "short", "engine.max_context=64", until="revise")
+    run = start(
+        tmp_path / "long", "engine.max_context=4096", until="revise", base=tmp_path / "short"
+    )
+    assert read_json(run / "01-revise" / "done.json")["counts"]["failed"] == 0
+
+
+def test_base_may_be_a_run_that_was_killed_while_writing(whole: Path, tmp_path: Path) -> None:
+    import shutil
+
+    torn = tmp_path / "torn"
+    shutil.copytree(whole, torn)
+    with (torn / "01-revise" / "records.jsonl").open("ab") as file:
+        file.write(b'{"id": "ha')
+    run = start(tmp_path / "new", "sft.use=last", until="revise", base=torn)
+    assert read_json(run / "01-revise" / "done.json")["counts"]["generated"] == 0
+
+
+def test_settings_of_how_to_work_may_change_on_the_way(tmp_path: Path) -> None:
+    start(tmp_path / "run", until="revise")
+    start(
+        tmp_path / "run", "engine.capacity=9", "engine.stall_s=5", "max_error_rate=1.0", until="sft"
+    )
+
+
+def test_another_model_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    run = start(tmp_path / "run", until="revise")
+    manifest = read_json(run / "manifest.json")
+    manifest["models"]["critic"]["commit"] = "older"
+    write_json(run / "manifest.json", manifest)
+    with pytest.raises(RunConflict, match=r"the critic model \(older → fake\)"):
+        start(tmp_path / "run")
+
+
+def test_an_edited_exemplar_is_a_change(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path("prompts/exemplars/preference.yaml").read_text()
+    constitution = str(Path("constitutions/harmless.yaml").resolve())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts" / "exemplars").mkdir(parents=True)
+    (tmp_path / "prompts" / "exemplars" / "preference.yaml").write_text(text.replace("the", "a", 1))
+    with pytest.raises(RunConflict, match=r"inputs/preference\.yaml"):
+        start(whole, constitution=constitution)

@@ -167,3 +167,25 @@ def test_hh_rlhf_loads_whole(shared_data: Path) -> None:
             roles = re.findall(r"\n\n(Human|Assistant):", row[field])
             last_human = max(i for i, role in enumerate(roles) if role == "Human")
             assert "".join("".join(parts[1 : last_human + 2]).split()) in squeezed
+
+
+def test_a_gzip_that_was_cut_short_is_an_error(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"prompt": f"{i} {'x' * (i % 97)}"}) + "\n" for i in range(3000))
+    whole = gzip.compress(rows.encode())
+    for size in (len(whole) // 2, len(whole) - 4):
+        (tmp_path / "p.jsonl.gz").write_bytes(whole[:size])
+        with pytest.raises(ConfigError, match="cannot be read"):
+            Loader(Prompts(), 0).load("red_team", [str(tmp_path / "p.jsonl.gz")])
+    (tmp_path / "p.jsonl.gz").write_bytes(whole[:60] + bytes(40) + whole[100:])
+    with pytest.raises(ConfigError, match=r"p\.jsonl\.gz"):
+        Loader(Prompts(), 0).load("red_team", [str(tmp_path / "p.jsonl.gz")])
+
+
+def test_a_shared_system_turn_makes_no_group(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "system", "content": "Help."}, {"role": "user", "content": f"{i}"}]}
+        for i in range(100)
+    ]
+    prompts, _ = load(tmp_path, rows)
+    assert len({prompt.group for prompt in prompts}) == 100
+    assert len({prompt.split for prompt in prompts}) == 4

@@ -814,3 +814,13 @@ def encoded_rows(model, rows):
 
     chat = Chat(model)
     return [sft.labelled(sft.encode(chat, row), 128) for row in rows]
+
+
+@pytest.mark.parametrize(("kind", "job"), [("sft", SftJob), ("reward", RewardJob), ("rl", RlJob)])
+def test_fields_that_cai_sets_are_those_that_are_refused_early(kind, job, tmp_path):
+    from cai.train.jobs import FIXED
+    from cai.train.setup import shared_fixed
+
+    fields = {"model": "m", "lora": None, "trainer": {}, "seed": 0}
+    made = shared_fixed(job.model_construct(**fields), tmp_path)
+    assert set(made) <= set(FIXED[kind])

@@ -76,7 +76,7 @@ def ask_label(
     texts = Pair(pair.prompt.messages, pair.one.text, pair.two.text)
     messages = (*shots, *setup.templates.compare(principle, texts))
     said = [message.model_dump() for message in messages]
-    request_id = digest("label", pair.one.id, pair.two.id, said, judge.model)
+    request_id = digest("label", pair.one.id, pair.two.id, said, judge.key)
     request = Request(
         request_id, messages, judge.sampling, derive_seed(request_id), OPTIONS, judge.role
     )
@@ -109,8 +109,8 @@ def read_verdict(completion: Completion) -> Verdict:
     if completion.finish == "error":
         return Verdict(None, None, completion.error or "the engine gave no answer")
     logprobs = completion.choice_logprobs
-    if len(logprobs) != 2 or any(math.isnan(value) for value in logprobs):
-        return Verdict(None, None, f"expected two log-probabilities, got {list(logprobs)}")
+    if len(logprobs) != 2 or not all(map(math.isfinite, logprobs)):
+        return Verdict(None, None, f"expected two finite log-probabilities, got {list(logprobs)}")
     first, second = (math.exp(value) for value in logprobs)
     if first + second == 0:
         return Verdict(None, None, "both options have probability zero")

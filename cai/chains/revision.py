@@ -28,6 +28,13 @@ class Voice(NamedTuple):
     model: str
     """`name@commit`."""
     sampling: Sampling
+    engine: str = ""
+    """Stands for the engine's settings that change what it says."""
+
+    @property
+    def key(self) -> list[object]:
+        """What of the speaker belongs into a record's id."""
+        return [self.model, self.engine, self.sampling.model_dump()]
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def respond(
 ) -> Step:
     """Ask for a response to a prompt."""
     before = digest("opening", [message.model_dump() for message in opening])
-    key = ("response", prompt.id, sample, before, voice.model, voice.sampling.model_dump(), seed)
+    key = ("response", prompt.id, sample, before, voice.key, seed)
     request = make_request(digest(*key), (*opening, *prompt.messages), voice)
 
     def read(completion: Completion) -> Response:
@@ -109,7 +116,7 @@ def ask_critique(turn: Turn, messages: tuple[Message, ...], parent: Response | R
     """Ask what is wrong with the last response under the turn's principle."""
     voice, template = turn.setup.critic, turn.setup.templates.digests["critique"]
     said = (turn.principle.id, turn.principle.critique, template)
-    key = ("critique", parent.id, turn.number, said, voice.model, voice.sampling.model_dump())
+    key = ("critique", parent.id, turn.number, said, voice.key)
     request = make_request(digest(*key), messages, voice)
 
     def read(completion: Completion) -> Critique:
@@ -130,7 +137,7 @@ def ask_revision(turn: Turn, messages: tuple[Message, ...], critique: Critique) 
     """Ask for the response, rewritten after the critique."""
     voice, template = turn.setup.reviser, turn.setup.templates.digests["revise"]
     said = (turn.principle.revision, template)
-    key = ("revision", critique.id, said, voice.model, voice.sampling.model_dump())
+    key = ("revision", critique.id, said, voice.key)
     request = make_request(digest(*key), messages, voice)
 
     def read(completion: Completion) -> Revision:

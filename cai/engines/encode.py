@@ -9,7 +9,7 @@ that it is encoded as ordinary text. Benign conversations get the ids of `apply_
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -37,6 +37,21 @@ class Choices(NamedTuple):
     continuations: list[list[int]]
 
 
+def control_tokens(tokenizer: Any) -> dict[str, int]:
+    """The added tokens that can be structure, with their ids.
+
+    Some vocabularies add runs of spaces (GPT-NeoX): those are text.
+    """
+    added: dict[str, int] = tokenizer.get_added_vocab()
+    return {token: id_ for token, id_ in added.items() if len(token.strip()) > 1}
+
+
+def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of `tokens`, the longest first; nothing if there are none."""
+    ordered = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+
 class ChatEncoder:
     """Encodes conversations with one tokenizer (a `PreTrainedTokenizerBase`)."""
 
@@ -46,11 +61,8 @@ class ChatEncoder:
         self.plain = tokenizer.chat_template in (None, PLAIN_TEMPLATE)
         self.stop: tuple[str, ...] = (PLAIN_STOP,) if self.plain else ()
         """Texts that end a response in addition to the end token."""
-        tokens = sorted((t for t in tokenizer.get_added_vocab() if t), key=len, reverse=True)
-        self._added: re.Pattern[str] | None = (
-            re.compile("|".join(re.escape(token) for token in tokens)) if tokens else None
-        )
-        self._ids: dict[str, int] = tokenizer.get_added_vocab()
+        self._ids = control_tokens(tokenizer)
+        self._added = control_pattern(self._ids)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the prompt. A last message of the assistant's is left open, to be continued."""
@@ -96,8 +108,6 @@ class ChatEncoder:
     def _mask(self, content: str, nonce: str, masks: dict[str, str]) -> str:
         if self.plain:
             content = PLAIN_TURN.sub(r"\n\1:", content)
-        if self._added is None:
-            return content
 
         def mask(match: re.Match[str]) -> str:
             key = f"\ue000{nonce}.{len(masks)}\ue001"
@@ -108,8 +118,9 @@ class ChatEncoder:
 
     def _encode_rendered(self, text: str, masks: dict[str, str]) -> list[int]:
         """Control tokens by their id, what stands between them as text."""
-        if self._added is None:
-            return self._encode_text(text, masks)
+        if not masks:
+            # As one text: some tokenizers encode a piece after a control token in another way.
+            return self.tokenizer.encode(text, add_special_tokens=False)
         ids: list[int] = []
         position = 0
         for match in self._added.finditer(text):
@@ -131,7 +142,6 @@ class ChatEncoder:
         for mask, token in masks.items():
             text = text.replace(mask, token)
         pieces: list[str] = []
-        assert self._added is not None
         while match := self._added.search(text):
             cut = match.start() + 1
             pieces.append(text[:cut])

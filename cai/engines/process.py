@@ -135,6 +135,8 @@ class EngineProcess:
         try:
             self._connection.send(request)
         except OSError as error:
+            while self._connection.poll(0):
+                self._receive()  # Its last words may say what to mend.
             self._child.wait()
             raise self._dead() from error
         if not self._in_flight:
@@ -158,7 +160,8 @@ class EngineProcess:
         try:
             self._child.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            self._child.kill()
+            # The whole group: an engine spread over GPUs has workers of its own.
+            os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
 
 
@@ -168,7 +171,7 @@ def vllm_environment() -> dict[str, str]:
     wanted = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "4",
-        "VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}-{cores[-1]}",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "OMP_NUM_THREADS": str(len(cores)),
         "VLLM_LOGGING_LEVEL": "WARNING",
         # The log-probability kernel is compiled at its first use: half a minute, and a compiler.

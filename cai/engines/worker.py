@@ -1,25 +1,43 @@
 """The child's side of `EngineProcess`: `python -m cai.engines.worker FD`."""
 
+import os
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Event, Thread
 
-from cai.engines.process import open_engine_in_process
+from cai.engines.base import Request
+from cai.engines.process import EngineSettings, open_engine_in_process
 from cai.errors import CaiError
 
+Inbox = SimpleQueue[Request]
 
-def serve(connection: Connection) -> None:
-    """Load the engine, then work until the parent closes the connection.
 
-    Between two steps every request that has arrived is taken in, so that a chain's next request
-    joins the running batch at once.
+def read_requests(connection: Connection, inbox: Inbox, done: Event) -> None:
+    """Take in whatever the parent sends, at any time: it must never wait for a busy engine.
+
+    If both sides were writing and none reading, both would wait for ever. The parent's end of the
+    connection closes when it has had enough or is gone: then this process ends, loading or not.
     """
-    engine = open_engine_in_process(connection.recv())
+    while True:
+        try:
+            inbox.put(connection.recv())
+        except (EOFError, OSError):
+            if not done.is_set():
+                os._exit(0)
+            return
+
+
+def serve(connection: Connection, inbox: Inbox, settings: EngineSettings) -> None:
+    """Load the engine, then work. Between two steps every request that has arrived is taken in, so
+    that a chain's next request joins the running batch at once."""
+    engine = open_engine_in_process(settings)
     connection.send([])
     in_flight = 0
     while True:
-        while connection.poll(0 if in_flight else None):
-            engine.submit(connection.recv())
+        while not in_flight or not inbox.empty():
+            engine.submit(inbox.get())
             in_flight += 1
         if completions := engine.poll():
             in_flight -= len(completions)
@@ -28,12 +46,16 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     connection = Connection(int(sys.argv[1]))
-    # Each of these means that the parent has closed the engine, or is gone.
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    settings: EngineSettings = connection.recv()
+    inbox, done = Inbox(), Event()
+    Thread(target=read_requests, args=(connection, inbox, done), daemon=True).start()
+    # A pipe that is closed means that the parent has closed the engine, or is gone.
+    with suppress(BrokenPipeError, ConnectionResetError):
         try:
-            serve(connection)
+            serve(connection, inbox, settings)
         except CaiError as error:
             connection.send(str(error))
+            done.set()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ class Outcome(NamedTuple):
     counts: dict[str, Any]
     """What explains the difference between in and out, and what the stage measured."""
     tokens: dict[str, int] = {}
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,13 @@ def answer_all(
 ) -> Answers:
     """Each policy's response to each prompt. The base model comes last: it is often the judge."""
     sampling, seed = context.config.evaluate.sampling, context.config.seed
+    engine = context.config.engine.key
     by_id = {prompt.id: prompt for prompt in prompts}
     answers: dict[str, list[tuple[Prompt, Response]]] = {}
     for name in ("sft", "rl", "base"):
         generation.release()
         generation.doing(f"responses of {name}", len(prompts))
-        voice = Voice("policy", policies[name].label, sampling)
+        voice = Voice("policy", policies[name].label, sampling, engine)
         chains = [response_chain(prompt, 0, (), voice, seed) for prompt in prompts]
         generation.run(chains, {"policy": policies[name]}, len(chains), name)
         with context.records("evaluate", name) as file:

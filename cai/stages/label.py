@@ -51,7 +51,7 @@ def make_setup(context: RunContext) -> LabelSetup:
         templates=context.templates,
         exemplars=context.exemplars_on(context.config.label.exemplars, judge),
         seed=context.config.seed,
-        judge=Voice("judge", judge.label, JUDGE_SAMPLING),
+        judge=Voice("judge", judge.label, JUDGE_SAMPLING, context.config.engine.key),
     )
 
 

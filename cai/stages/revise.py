@@ -40,7 +40,7 @@ def make_setup(context: RunContext) -> RevisionSetup:
         prefix += context.templates.revision_shots()
 
     def voice(role: str, sampling: Sampling) -> Voice:
-        return Voice(role, context.models[role].label, sampling)
+        return Voice(role, context.models[role].label, sampling, context.config.engine.key)
 
     return RevisionSetup(
         opening=prefix,

@@ -9,7 +9,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     """Sample the preference split."""
     config, policy = context.config.sample, context.policy()
     prompts = context.select("red_team", "preference", config.n_prompts)
-    voice = Voice("policy", policy.label, config.sampling)
+    voice = Voice("policy", policy.label, config.sampling, context.config.engine.key)
     chains = [
         response_chain(prompt, sample, (), voice, context.config.seed)
         for prompt in prompts

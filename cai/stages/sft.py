@@ -31,6 +31,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
         seed=context.config.seed,
     )
     result = train(context, "sft", job, rows, progress)
+    used = {row["id"] for row in rows}
     counts = {
         "revision_rows": len(revised),
         "helpful_rows": len(mixed),
@@ -38,6 +39,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
         "helpful_ratio": round(len(mixed) / len(rows), 4) if rows else None,
         "helpful_ratio_aimed_at": config.helpful_ratio,
         "left_out": dict(skipped),
+        "cut_at_limit": sum(r.id in used and r.generation.finish == "length" for r in records),
         **result,
     }
     n_in = len(revised) + len(mixed) + sum(skipped.values())

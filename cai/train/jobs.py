@@ -10,6 +10,24 @@ from typing import Any, Literal
 from cai.config import Lora
 from cai.records import Record
 
+FIXED_EVERYWHERE = (
+    "output_dir",
+    "seed",
+    "use_cpu",
+    "disable_tqdm",
+    "logging_strategy",
+    "logging_steps",
+    "logging_nan_inf_filter",
+    "save_only_model",
+)
+"""Trainer fields that the run folder, resume and the NaN guard rely on: cai sets them."""
+FIXED = {
+    "sft": (*FIXED_EVERYWHERE, "max_length", "packing", "completion_only_loss"),
+    "reward": (*FIXED_EVERYWHERE, "max_length"),
+    "rl": (*FIXED_EVERYWHERE, "remove_unused_columns"),
+}
+"""By stage: what cai sets because it counts and cuts the rows itself."""
+
 
 class SftJob(Record):
     """Rows: `{"prompt": [message…], "completion": [message]}`."""

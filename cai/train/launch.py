@@ -27,7 +27,9 @@ POLL_S = 0.1
 GRACE_S = 10.0
 """Seconds between the polite and the impolite end of a child."""
 LOG_LINES = 15
-BATCH_SIZE = dict.fromkeys(SPREAD, "per_device_train_batch_size") | {"score": "batch_size"}
+BATCH_SIZE = {kind: f"{kind}.trainer.per_device_train_batch_size" for kind in SPREAD}
+BATCH_SIZE["score"] = "rl.reward_batch_size"
+"""The setting to lower where memory runs out."""
 
 TRACEBACK = "Traceback (most recent call last):"
 LAUNCHER = ("ChildFailedError", "CalledProcessError")
@@ -145,8 +147,7 @@ def failure(job: Job, folder: Path, code: int, log_start: int) -> CaiError:
     if "No space left on device" in tail:
         return DiskFull(f"{message}; free some space and run the same command again\n{tail}")
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or OUT_OF_MEMORY.search(tail):
-        stage = "evaluate" if job.kind == "score" else f"{job.kind}.trainer"
-        message += f"; probably out of memory: lower {stage}.{BATCH_SIZE[job.kind]}"
+        message += f"; probably out of memory: lower {BATCH_SIZE[job.kind]}"
     return TrainError(f"{message}\n{tail}")
 
 

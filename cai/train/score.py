@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cai.engines.encode import shared_prefix
 from cai.errors import ConfigError
 from cai.run import read_rows, write_rows
 from cai.train import folder as files
@@ -61,11 +62,11 @@ def train(job: ScoreJob, folder: Path) -> dict[str, Any]:
 
 def span(chat: Chat, row: Row, max_length: int) -> Span:
     """Tokenise one row, for every model alike. What does not fit is cut from the left."""
-    text = chat.text_ids(row["text"])
-    ids = chat.prompt_ids(row["prompt"]) + text
+    ids = chat.ids([*row["prompt"], {"role": "assistant", "content": row["text"]}])
+    n_text = len(ids) - len(shared_prefix([chat.prompt_ids(row["prompt"]), ids]))
     kept = ids[-max_length:]
     # the first id of all has nothing before it, hence no probability
-    return Span(kept, min(len(text), len(kept) - 1), len(kept) < len(ids))
+    return Span(kept, min(n_text, len(kept) - 1), len(kept) < len(ids))
 
 
 def score_rewards(job: ScoreJob, rows: list[Row]) -> tuple[list[float | None], list[bool]]:

@@ -1,12 +1,11 @@
 """Conversations as token ids, the same in every trainer and in every scorer."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from cai.engines.encode import PLAIN_TEMPLATE
+from cai.engines.encode import PLAIN_TEMPLATE, control_pattern, control_tokens
 
 Conversation = Sequence[Mapping[str, str]]
 
@@ -34,8 +33,7 @@ class Chat:
             self.tokenizer.chat_template = PLAIN_TEMPLATE
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        control = sorted(filter(None, self.tokenizer.get_added_vocab()), key=len, reverse=True)
-        self.control = re.compile("|".join(map(re.escape, control)) or r"(?!)")
+        self.control = control_pattern(control_tokens(self.tokenizer))
 
     def text(self, content: str) -> str:
         """`content` without control tokens."""

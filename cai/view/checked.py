@@ -9,10 +9,12 @@ from cai.prepare import Prepared
 def checked_lines(prepared: Prepared) -> Iterator[str]:
     """One line for each thing that was checked, with counts."""
     constitution, config = prepared.constitution, prepared.config
+    n_revision = sum(bool(p.critique and p.revision) for p in constitution.principles)
+    n_preference = sum(bool(p.preference) for p in constitution.principles)
     yield (
         f"constitution {constitution.name} {constitution.version} ({prepared.constitution_path}): "
-        f"{len(constitution.principles)} principles, {len(constitution.for_revision())} for "
-        f"revision, {len(constitution.for_preference())} for preference"
+        f"{len(constitution.principles)} principles, {n_revision} for "
+        f"revision, {n_preference} for preference"
     )
     yield f"templates: {', '.join(str(path) for path in prepared.templates.paths.values())}"
     for count in prepared.counts:

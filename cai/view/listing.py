@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import ConfigError, RunLocked
+from cai.manifest import is_manifest
 from cai.run import RunLock, read_json
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """One row a run in `folder`, newest first."""
-    paths = sorted(folder.glob("*/manifest.json"))
+    found = ((path, read_json(path)) for path in sorted(folder.glob("*/manifest.json")))
     rows = [
         {
             "name": path.parent.name,
@@ -20,7 +21,8 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
             "stages_done": [s["name"] for s in manifest["stages"] if s["status"] == "done"],
             "seconds": round(sum(s["seconds"] for s in manifest["stages"]), 1),
         }
-        for path, manifest in ((path, read_json(path)) for path in paths)
+        for path, manifest in found
+        if is_manifest(manifest)
     ]
     return sorted(rows, key=lambda row: row["created"], reverse=True)
 

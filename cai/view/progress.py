@@ -72,8 +72,11 @@ class StageProgress:
         step, steps = metrics.get("step"), metrics.get("max_steps")
         if not isinstance(step, int) or not isinstance(steps, int):
             return
-        shown = ("loss", "reward", "kl", "accuracy", "num_tokens")
+        shown = ("loss", "reward", "kl", "accuracy")
         values = [f"{k} {metrics[k]:.4g}" for k in shown if isinstance(metrics.get(k), int | float)]
+        tokens, seconds = metrics.get("num_tokens"), metrics.get("time_s")
+        if tokens and seconds:
+            values.append(f"{tokens / seconds:.0f} tokens/s")
         self._show(step, steps, ", ".join(values), max(time.monotonic() - self._started, 1e-3))
 
     def _show(self, done: int, total: int, rate: str, seconds: float) -> None:

@@ -122,7 +122,7 @@ def heading(title: object, *notes: object) -> Text:
     return Text.assemble((one_line(title), "bold"), (f"  {rest}" if rest else "", "dim"))
 
 
-def stage_rows(manifest: Mapping[str, Any]) -> Iterator[list[object]]:
+def stage_rows(manifest: Mapping[str, Any]) -> Iterator[Sequence[object]]:
     """The cells under `COLUMNS`: rows in and out, counts, tokens, time."""
     for stage in manifest.get("stages", []):
         tokens, counts = stage.get("tokens") or {}, stage.get("counts") or {}
