@@ -1,6 +1,7 @@
 """The command line: parse, call, print. What is heavy is imported by the command that needs it."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -55,6 +56,8 @@ def terminate(_signal: int, _frame: object) -> None:
 def main() -> None:
     """Constitutional AI: a model improves itself against your principles."""
     signal.signal(signal.SIGTERM, terminate)
+    # For what this process itself loads, such as the hub's client; see `cai.environment`.
+    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
 
 RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
