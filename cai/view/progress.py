@@ -57,7 +57,8 @@ class StageProgress:
         """Begin a part of the stage with `total` things to do."""
         self._started = time.monotonic()
         self._last_line = 0.0
-        self._bar.reset(self._task, total=total, description=f"{self.name}: {what}", rate="")
+        self._bar.reset(self._task, description=f"{self.name}: {what}", rate="")
+        self._bar.tasks[0].total = total  # `reset` takes none for "as before"
         if not self._live:
             self.note(f"{what} ({total})" if total else what)
 
