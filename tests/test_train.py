@@ -488,7 +488,7 @@ def test_scores(tiny, reward_path, tmp_path):
     asked = [turn("user", "How? 1")]
     texts = ["I would rather not say.", "Hello.", "no " * 60, ""]
     rows = [
-        {"id": f"{name}-{i}", "prompt": asked, "text": text, "policy": path}
+        {"id": f"{name}-{i}", "prompt": asked, "text": text, "ended": i < 2, "policy": path}
         for name, path in (("base", tiny), ("sft", trained), ("none", None))
         for i, text in enumerate(texts)
     ]
@@ -519,7 +519,10 @@ def test_log_probabilities_are_the_models(tiny):
     from cai.train.tokens import Chat
 
     chat, model = Chat(tiny), policy(tiny)
-    rows = [{"prompt": [turn("user", "How?" * n)], "text": "Hello." * n} for n in (1, 3)]
+    rows = [
+        {"prompt": [turn("user", "How?" * n)], "text": "Hello." * n, "ended": n == 1}
+        for n in (1, 3)
+    ]
     spans = [score.span(chat, row, 200) for row in rows]
     for item, value in zip(spans, score.log_probabilities(tiny, spans, 2, chat), strict=True):
         ids = torch.tensor([item.ids])
@@ -529,8 +532,21 @@ def test_log_probabilities_are_the_models(tiny):
         assert value == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_span_ends_where_the_policy_stopped(tiny, ended):
+    from cai.train import score
+    from cai.train.tokens import Chat
+
+    chat = Chat(tiny)
+    row = {"prompt": [turn("user", "How?")], "text": "Hello.", "ended": ended}
+    item = score.span(chat, row, 200)
+    end = [chat.tokenizer.eos_token_id] if ended else []
+    assert item.ids[-item.n_text :] == [*chat.text_ids("Hello."), *end]
+    assert item.ids[: -item.n_text] == chat.prompt_ids(row["prompt"])
+
+
 def test_score_needs_something_to_score_with(tiny, tmp_path):
-    row = {"id": "a", "prompt": [turn("user", "How?")], "text": "No.", "policy": None}
+    row = {"id": "a", "prompt": [turn("user", "How?")], "text": "", "ended": True, "policy": None}
     job = ScoreJob(reward_model=None, base=None, max_length=64, batch_size=2)
     with pytest.raises(ConfigError, match="neither a reward model nor a base"):
         train(job, tmp_path, [row])

@@ -158,5 +158,6 @@ def score_row(prompt: Prompt, record: Response | Revision, policy: Model | None)
         "id": record.id,
         "prompt": [message.model_dump() for message in prompt.messages],
         "text": record.text,
+        "ended": record.generation.finish == "stop",
         "policy": str(policy.path) if policy else None,
     }

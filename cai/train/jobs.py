@@ -74,8 +74,9 @@ class RlJob(Record):
 
 
 class ScoreJob(Record):
-    """Rows: `{"id": str, "prompt": [message…], "text": str, "policy": folder or none}`.
+    """Rows: `{"id", "prompt": [message…], "text", "ended": bool, "policy": folder or none}`.
 
+    `ended`: the text ended by itself, not at a limit of tokens, so that its end token counts too.
     Leaves `scores.jsonl`: `{"id", "reward", "n_tokens", "kl", "truncated"}` a row, where `reward`
     is the reward model's scalar (none without a reward model, or where it is not finite) and `kl` =
     log P_policy(text|prompt) - log P_base(text|prompt) in nats, summed over its tokens: the mean

@@ -20,7 +20,11 @@ Row = dict[str, Any]
 
 
 class Span(NamedTuple):
-    """Ids of a prompt and its text; the last `n_text` are the text's. `cut`: some did not fit."""
+    """Ids of a prompt and its text; the last `n_text` are the text's. `cut`: some did not fit.
+
+    The text's are those that a policy generates: its end token too if it ended by itself, but
+    nothing that a chat template adds after it.
+    """
 
     ids: list[int]
     n_text: int
@@ -63,7 +67,12 @@ def train(job: ScoreJob, folder: Path) -> dict[str, Any]:
 def span(chat: Chat, row: Row, max_length: int) -> Span:
     """Tokenise one row, for every model alike. What does not fit is cut from the left."""
     ids = chat.ids([*row["prompt"], {"role": "assistant", "content": row["text"]}])
-    n_text = len(ids) - len(shared_prefix([chat.prompt_ids(row["prompt"]), ids]))
+    n_prompt = len(shared_prefix([chat.prompt_ids(row["prompt"]), ids]))
+    end = chat.tokenizer.eos_token_id
+    if end in ids[n_prompt:]:
+        last = len(ids) - 1 - ids[::-1].index(end)
+        ids = ids[: last + row["ended"]]
+    n_text = len(ids) - n_prompt
     kept = ids[-max_length:]
     # the first id of all has nothing before it, hence no probability
     return Span(kept, min(n_text, len(kept) - 1), len(kept) < len(ids))
