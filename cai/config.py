@@ -9,15 +9,19 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cai.records import Record, Sampling, digest
-
-
-class Lora(Record):
-    """LoRA of every linear layer (peft's `target_modules="all-linear"`); merged after training."""
-
-    r: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+from cai.records import Record, digest
+from cai.sections import (
+    DatasetSource,
+    Evaluate,
+    ExemplarFiles,
+    Label,
+    Preferences,
+    Revise,
+    Reward,
+    Rl,
+    Sample,
+    Sft,
+)
 
 
 class Models(Record):
@@ -33,16 +37,6 @@ class Models(Record):
     """Samples the pairs and starts RL; none: the checkpoint of this run's sft stage."""
     reward: str | None = None
     """What the reward model is trained from; none: the base model, as in the paper."""
-
-
-class DatasetSource(Record):
-    """A Hugging Face dataset, or a local JSONL file with its own options."""
-
-    path: str
-    split: str = "train"
-    column: str | None = None
-    """The column that holds the prompt or dialogue; none: recognised by name."""
-    revision: str | None = None
 
 
 class Shares(Record):
@@ -99,82 +93,6 @@ class Engine(Record):
         return digest("engine", self.kind, self.max_context, self.dtype, self.options)
 
 
-Exemplars = Literal["auto", "on", "off"]
-"""auto: on for models without a chat template (base models), off for the others."""
-
-
-class Revise(Record):
-    """Stage revise: respond, then rounds of critique and revision (paper section 3.1)."""
-
-    n_prompts: int | None = Field(default=None, ge=1)
-    """Red-team prompts used; none: all of the sft share."""
-    n_helpful: int | None = Field(default=None, ge=0)
-    """Helpful prompts answered, for mixing into SFT; none: all of the sft share."""
-    rounds: int = Field(default=4, ge=1)
-    exemplars: Exemplars = "auto"
-    response: Sampling = Sampling()
-    critique: Sampling = Sampling()
-    revision: Sampling = Sampling()
-
-
-class Sft(Record):
-    """Stage sft: supervised fine-tuning on revisions and helpful responses."""
-
-    use: Literal["all", "last"] = "all"
-    """Which revisions become rows; the paper uses all (section 3.4)."""
-    helpful_ratio: float = Field(default=0.27, ge=0, lt=1)
-    """Share of helpful rows aimed at; the paper's data implies 0.27."""
-    lora: Lora | None = Lora()
-    max_length: int = Field(default=2048, ge=16)
-    trainer: dict[str, Any] = {}
-
-
-class Sample(Record):
-    """Stage sample: k responses per prompt from the policy."""
-
-    n_prompts: int | None = Field(default=None, ge=1)
-    k: int = Field(default=2, ge=2)
-    sampling: Sampling = Sampling()
-
-
-class Label(Record):
-    """Stage label: one drawn preference principle a pair, both orders, option log-probabilities."""
-
-    exemplars: Exemplars = "auto"
-
-
-class Reward(Record):
-    """Stage reward: a scalar head trained on soft labels."""
-
-    heldout: float = Field(default=0.2, gt=0, lt=1)
-    """Share of prompts whose pairs only measure accuracy."""
-    lora: Lora | None = Lora()
-    max_length: int = Field(default=2048, ge=16)
-    trainer: dict[str, Any] = {}
-
-
-class Rl(Record):
-    """Stage rl: the policy against the reward model, with a KL penalty (`trainer.beta`)."""
-
-    method: Literal["rloo", "grpo"] = "rloo"
-    n_prompts: int | None = Field(default=None, ge=1)
-    n_helpful: int | None = Field(default=None, ge=0)
-    """Helpful prompts mixed in, as in the paper (section 4.2); none: all of the rl share."""
-    lora: Lora | None = Lora()
-    max_prompt_length: int = Field(default=1024, ge=8)
-    reward_batch_size: int = Field(default=16, ge=1)
-    trainer: dict[str, Any] = {}
-
-
-class Evaluate(Record):
-    """Stage evaluate: base, SFT and RL policy on the same held-out prompts."""
-
-    n_prompts: int | None = Field(default=None, ge=2)
-    n_look_alike: int | None = Field(default=None, ge=0)
-    n_helpful: int | None = Field(default=None, ge=0)
-    sampling: Sampling = Sampling()
-
-
 class RunConfig(Record):
     """Everything that decides what a run does."""
 
@@ -185,10 +103,12 @@ class RunConfig(Record):
     models: Models = Models()
     prompts: Prompts = Prompts()
     engine: Engine = Engine()
+    exemplars: ExemplarFiles = ExemplarFiles()
     revise: Revise = Revise()
     sft: Sft = Sft()
     sample: Sample = Sample()
     label: Label = Label()
+    preferences: Preferences = Preferences()
     reward: Reward = Reward()
     rl: Rl = Rl()
     evaluate: Evaluate = Evaluate()

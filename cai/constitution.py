@@ -109,6 +109,19 @@ def draw(principles: Sequence[Principle], *key: object) -> Principle:
     return principles[-1]
 
 
+def draw_distinct(principles: Sequence[Principle], n: int, *key: object) -> list[Principle]:
+    """`n` different principles drawn for `key`, one after the other; the first is `draw`'s.
+
+    Raises ValueError if there are fewer than `n`."""
+    left, drawn = list(principles), list[Principle]()
+    if n > len(left):
+        raise ValueError(f"{n} distinct principles wanted, there are {len(left)}")
+    for index in range(n):
+        drawn.append(draw(left, *key, *([index] if index else [])))
+        left.remove(drawn[-1])
+    return drawn
+
+
 def find_constitution(name: str) -> Path:
     """The file that `--constitution name` means."""
     return find_resource(name, CONSTITUTIONS, ".yaml")

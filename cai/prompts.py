@@ -4,58 +4,44 @@ Constitution and model text enter only as variables: no template engine ever rea
 template. Turning messages into token ids is `cai.engines.encode`'s work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, get_args
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import ValidationError
 
 from cai.constitution import Constitution, Principle
 from cai.errors import ConfigError
-from cai.records import Message, Record, conversation, digest
+from cai.exemplars import (
+    CotExemplars,
+    Exemplars,
+    PreferenceExemplars,
+    RevisionExemplars,
+    load_exemplars,
+    opening_turns,
+)
+from cai.records import LabelMode, Message, conversation, digest
 from cai.resources import PROMPTS, find_resource
-from cai.strict_yaml import complaints, load_yaml
+from cai.sections import ExemplarFiles
 
-TemplateName = Literal["critique", "revise", "compare"]
-NAMES: tuple[TemplateName, ...] = ("critique", "revise", "compare")
+TemplateName = Literal["critique", "revise", "compare", "compare_cot", "compare_text"]
+NAMES: tuple[TemplateName, ...] = get_args(TemplateName)
+QUESTIONS: dict[LabelMode, TemplateName] = {
+    "logprob": "compare",
+    "cot": "compare_cot",
+    "text": "compare_text",
+}
 ANSWER_PREFIX = "The answer is: ("
 """What the judge's turn begins with, so that the next token is the option's letter."""
+REASONING_PREFIX = "Let's think step by step:"
+"""What the judge's turn begins with where it reasons first (paper section 4.1)."""
+CONCLUSION = "So the answer is: ("
+"""What follows the reasoning, so that the next token is the option's letter."""
+CONCLUDES = CONCLUSION.removesuffix(": (")
+"""Where it is written by the judge itself, the reasoning ends."""
 OPTIONS = ("A", "B")
-"""The letters of the first and the second response, as `compare.jinja` names them."""
-
-
-class RevisionExemplar(Record):
-    """A worked chain of one round."""
-
-    prompt: str
-    response: str
-    critique_request: str
-    critique: str
-    revision_request: str
-    revision: str
-
-
-class PreferenceExemplar(Record):
-    """A pair whose better side is known."""
-
-    prompt: str
-    better: str
-    worse: str
-
-
-class RevisionExemplars(Record):
-    description: str
-    exemplars: tuple[RevisionExemplar, ...]
-
-
-class PreferenceExemplars(Record):
-    description: str
-    exemplars: tuple[PreferenceExemplar, ...]
-
-
-Exemplars = TypeVar("Exemplars", RevisionExemplars, PreferenceExemplars)
+"""The letters of the first and the second response, as the templates name them."""
 
 
 class Pair(NamedTuple):
@@ -67,9 +53,9 @@ class Pair(NamedTuple):
 
 
 class Templates:
-    """The three templates and the exemplars, checked when loaded."""
+    """The templates and the exemplars, checked when loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: ExemplarFiles | None = None) -> None:
         environment = ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False
         )
@@ -78,13 +64,16 @@ class Templates:
         self._templates: dict[TemplateName, jinja2.Template] = {}
         for name in NAMES:
             self._load(name, environment)
-        self.revision_exemplars = self._shots("critique_revision", RevisionExemplars).exemplars
-        self.preference_exemplars = self._shots("preference", PreferenceExemplars).exemplars
+        files = files or ExemplarFiles()
+        self.revision_exemplars = self._shots(files.revision, RevisionExemplars).exemplars
+        self.preference_exemplars = self._shots(files.preference, PreferenceExemplars).exemplars
+        self.cot_exemplars = self._shots(files.cot, CotExemplars).exemplars
         self._try_out()
 
     def _shots(self, name: str, model: type[Exemplars]) -> Exemplars:
-        path = find_resource(f"exemplars/{name}.yaml", PROMPTS, "")
-        self.paths[name] = path
+        is_path = name.endswith((".yaml", ".yml"))
+        path = find_resource(name if is_path else f"exemplars/{name}.yaml", PROMPTS, "")
+        self.paths[path.stem] = path
         return load_exemplars(path, model)
 
     def _load(self, name: TemplateName, environment: jinja2.Environment) -> None:
@@ -112,7 +101,8 @@ class Templates:
         principle = Principle(id="trial", critique="c", revision="r", preference="p")
         self.critique(principle)
         self.revise(principle)
-        self.compare(principle, Pair([Message(role="user", content="x")], "a", "b"))
+        for mode in QUESTIONS:
+            self.compare(principle, Pair([Message(role="user", content="x")], "a", "b"), mode)
 
     def critique(self, principle: Principle) -> str:
         """The request to criticise the last response."""
@@ -122,29 +112,32 @@ class Templates:
         """The request to rewrite the last response."""
         return self._render("revise", principle=principle)
 
-    def compare(self, principle: Principle, pair: Pair) -> tuple[Message, ...]:
-        """The judge's question about a pair, with the beginning of its answer."""
+    def compare(
+        self, principle: Principle, pair: Pair, mode: LabelMode = "logprob"
+    ) -> tuple[Message, ...]:
+        """The judge's question about a pair, with the beginning of its answer if it has one."""
         # A code that no text could foresee keeps a response from closing its own quotation.
         # It is the same in both orders, whose questions then share all that comes before the first.
         code = digest("code", [m.content for m in pair.messages], *sorted(pair[1:]))[:8]
         question = self._render(
-            "compare",
+            QUESTIONS[mode],
             principle=principle,
             messages=pair.messages,
             first=pair.first,
             second=pair.second,
             code=code,
         )
-        return (
-            Message(role="user", content=question),
-            Message(role="assistant", content=ANSWER_PREFIX),
-        )
+        asked = Message(role="user", content=question)
+        begins = {"logprob": ANSWER_PREFIX, "cot": REASONING_PREFIX}
+        if mode not in begins:
+            return (asked,)
+        return (asked, Message(role="assistant", content=begins[mode]))
 
     def revision_shots(self) -> tuple[Message, ...]:
         """The critique and revision exemplars as turns."""
         turns: tuple[Message, ...] = ()
         for shot in self.revision_exemplars:
-            turns += (Message(role="user", content=shot.prompt),)
+            turns += opening_turns(shot.prompt)
             turns = conversation(
                 turns,
                 shot.response,
@@ -155,28 +148,38 @@ class Templates:
             )
         return turns
 
-    def preference_shots(self, principles: Sequence[Principle]) -> tuple[Message, ...]:
-        """The preference exemplars as turns, the i-th under `principles[i]`, sides alternating."""
+    def n_shots(self, mode: LabelMode) -> int:
+        """How many worked comparisons there are for a judge of this mode."""
+        return len(self.cot_exemplars if mode == "cot" else self.preference_exemplars)
+
+    def preference_shots(
+        self, principles: Sequence[Principle], mode: LabelMode = "logprob"
+    ) -> tuple[Message, ...]:
+        """The worked comparisons as turns, the i-th under `principles[i]`."""
         turns: tuple[Message, ...] = ()
-        for index, (shot, principle) in enumerate(
-            zip(self.preference_exemplars, principles, strict=True)
-        ):
-            texts = (shot.better, shot.worse) if index % 2 == 0 else (shot.worse, shot.better)
-            question, answer = self.compare(
-                principle, Pair([Message(role="user", content=shot.prompt)], *texts)
-            )
-            letter = OPTIONS[index % 2]
-            turns += (question, Message(role="assistant", content=f"{answer.content}{letter})"))
+        worked = self._worked_cot() if mode == "cot" else self._worked(mode)
+        for (pair, answer), principle in zip(worked, principles, strict=True):
+            question = self.compare(principle, pair, mode)[0]
+            turns += (question, Message(role="assistant", content=answer))
         return turns
 
+    def _worked(self, mode: LabelMode) -> Iterator[tuple[Pair, str]]:
+        """Pairs and whole answers, the better side alternating."""
+        form = "Verdict: {}" if mode == "text" else ANSWER_PREFIX + "{})"
+        for index, shot in enumerate(self.preference_exemplars):
+            texts = (shot.better, shot.worse) if index % 2 == 0 else (shot.worse, shot.better)
+            pair = Pair(opening_turns(shot.prompt), *texts)
+            yield pair, form.format(OPTIONS[index % 2])
 
-def load_exemplars(path: Path, model: type[Exemplars]) -> Exemplars:
-    """Read a file of exemplars. Raises ConfigError with the place of a mistake."""
-    document = load_yaml(path)
-    try:
-        return model.model_validate(document.data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(complaints(error, document, model))) from error
+    def _worked_cot(self) -> Iterator[tuple[Pair, str]]:
+        for shot in self.cot_exemplars:
+            pair = Pair(opening_turns(shot.prompt), shot.first, shot.second)
+            yield pair, f"{conclusion(shot.reasoning)}{shot.answer})"
+
+
+def conclusion(reasoning: str) -> str:
+    """The judge's turn after its reasoning, up to the option's letter."""
+    return f"{REASONING_PREFIX} {reasoning.strip()}\n\n{CONCLUSION}"
 
 
 def opening(constitution: Constitution) -> tuple[Message, ...]:

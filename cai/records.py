@@ -1,7 +1,8 @@
 """The data model: frozen records and their ids.
 
 `Prompt → Response → Critique → Revision (rounds 1..n)`; from the SL policy
-`Prompt → Response ×k → Label (A,B) and (B,A) → Preference`; held-out prompts `→ Response → Score`.
+`Prompt → Response ×k → [Reasoning →] Label (A,B) and (B,A) → Preference`; held-out prompts
+`→ Response → Score`.
 
 An id is a digest of what made the record (parent, principle text, template, model, sampling, run
 seed), so the same run gives the same ids, resume is a look-up, and editing one principle changes
@@ -18,6 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 Finish = Literal["stop", "length", "error"]
 Split = Literal["sft", "preference", "rl", "eval"]
 Kind = Literal["red_team", "helpful", "look_alike"]
+LabelMode = Literal["logprob", "cot", "text"]
+"""How a judgement is read: the options' log-probabilities, the same after written reasoning, or the
+written verdict (for servers without log-probabilities)."""
+Origin = Literal["sampled", "revision"]
+"""What a pair is made of: two samples of the policy, or a revision and the response it revises."""
 
 
 def digest(*parts: object) -> str:
@@ -124,6 +130,22 @@ class Revision(Record):
     generation: Generation
 
 
+class Reasoning(Record):
+    """What the judge thinks aloud about a pair in one order, before it judges (mode cot)."""
+
+    type: Literal["reasoning"] = "reasoning"
+    id: str
+    prompt_id: str
+    first_id: str
+    """The response shown as option A."""
+    second_id: str
+    principle_id: str
+    sample: int
+    """Index among the reasonings on the same question."""
+    text: str
+    generation: Generation
+
+
 class Label(Record):
     """One judgement of one pair in one order."""
 
@@ -131,11 +153,17 @@ class Label(Record):
     id: str
     prompt_id: str
     first_id: str
-    """The response shown as option A."""
+    """The response (or revision) shown as option A."""
     second_id: str
     principle_id: str
+    mode: LabelMode = "logprob"
+    reasoning_id: str | None = None
+    """The reasoning that the judgement follows (mode cot)."""
+    text: str | None = None
+    """The written verdict (mode text)."""
     p_first: float | None
-    """P(first is better), normalised over the two options; none where unscored."""
+    """P(first is better), normalised over the two options; 0 or 1 for a written verdict; none where
+    unscored."""
     logprobs: tuple[float, float] | None
     """Log-probability (nats) of each option's token sequence, as shown."""
     p_outside: float | None
@@ -151,17 +179,22 @@ class Preference(Record):
     type: Literal["preference"] = "preference"
     id: str
     prompt_id: str
-    principle_id: str
+    principle_ids: tuple[str, ...]
+    """The principles it was judged under; empty where a revision is assumed to be better."""
     chosen_id: str
     rejected_id: str
     p_chosen: float
-    """P(chosen is better), averaged over both orders; ≥ 0.5."""
-    orders_agree: bool
-    label_ids: tuple[str, str]
+    """P(chosen is better), averaged over both orders, then clamped where the config says; ≥ 0.5."""
+    p_orders: tuple[float, float] | None
+    """P(chosen is better) where it was shown first, and where second, before clamping."""
+    orders_agree: bool | None
+    label_ids: tuple[str, ...]
+    origin: Origin = "sampled"
 
 
 AnyRecord = Annotated[
-    Prompt | Response | Critique | Revision | Label | Preference, Field(discriminator="type")
+    Prompt | Response | Critique | Revision | Reasoning | Label | Preference,
+    Field(discriminator="type"),
 ]
 record_adapter: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
 

@@ -19,9 +19,9 @@ import filelock
 import jsonlines
 
 from cai.errors import ConfigError, DiskFull, RunConflict, RunLocked
-from cai.records import Critique, Label, Response, Revision, record_adapter
+from cai.records import Critique, Label, Reasoning, Response, Revision, record_adapter
 
-StoredRecord = Response | Critique | Revision | Label
+StoredRecord = Response | Critique | Revision | Reasoning | Label
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

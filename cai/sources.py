@@ -16,10 +16,11 @@ from typing import Any, Literal, NamedTuple
 
 import jsonlines
 
-from cai.config import DatasetSource, Prompts, Shares, Source
+from cai.config import Prompts, Shares, Source
 from cai.errors import ConfigError, MissingDependency
 from cai.records import Kind, Message, Prompt, Split, derive_seed, digest
 from cai.resources import PROMPTS, find_resource
+from cai.sections import DatasetSource
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 ROLES: dict[str, Literal["user", "assistant"]] = {"Human": "user", "Assistant": "assistant"}

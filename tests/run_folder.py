@@ -152,10 +152,11 @@ def prefer(
     preference = Preference(
         id=digest("preference", one.id, other.id),
         prompt_id=one.prompt_id,
-        principle_id="overall-harm",
+        principle_ids=("overall-harm",),
         chosen_id=one.id,
         rejected_id=other.id,
         p_chosen=max(0.5, (p + 1 - p_swapped) / 2),
+        p_orders=(p, 1 - p_swapped),
         orders_agree=(p - 0.5) * (0.5 - p_swapped) > 0,
         label_ids=(labels[0].id, labels[1].id),
     )

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from cai.engines.base import Request
 from cai.engines.choices import add_up, questions
 from cai.engines.encode import PLAIN_STOP, ChatEncoder, shared_prefix
 from cai.errors import ConfigError
-from cai.records import Message
+from cai.records import Message, Sampling
 
 BENIGN = [
     "Hello",
@@ -116,3 +118,75 @@ def test_added_runs_of_spaces_are_text(tokenizer: Any, embedded_model: Path) -> 
     spaced.add_tokens(["  ", "    ", "x"])
     messages = turns("def f():\n    return  1  # x")
     assert ChatEncoder(spaced).encode(messages) == template_ids(spaced, messages)
+
+
+def raw(*contents: str) -> list[Message]:
+    return [Message(role="user", content=text) for text in contents]
+
+
+SPECIAL = {"": "$A", "bos": "<|im_start|> $A", "bos and eos": "<|im_start|> $A <|im_end|>"}
+"""What a tokenizer adds by itself."""
+
+
+@pytest.fixture(scope="module", params=SPECIAL)
+def adding(request: pytest.FixtureRequest, embedded_model: Path) -> tuple[str, Any]:
+    """A tokenizer without a chat template, and what it adds."""
+    base = AutoTokenizer.from_pretrained(embedded_model)
+    base.chat_template = None
+    ids = base.get_added_vocab()
+    tokens = [(token, ids[token]) for token in ("<|im_start|>", "<|im_end|>")]
+    base.backend_tokenizer.post_processor = TemplateProcessing(
+        single=SPECIAL[request.param], special_tokens=tokens
+    )
+    return request.param, base
+
+
+@pytest.mark.parametrize("text", [*BENIGN, "\n\nHuman: Hi\n\nAssistant: Yes\n\nHuman:"])
+def test_benign_raw_text_gets_the_tokenizers_own_ids(adding: tuple[str, Any], text: str) -> None:
+    added, base = adding
+    encoder, expected = ChatEncoder(base), base.encode(text)
+    if added == "bos and eos":
+        assert expected.pop() == base.convert_tokens_to_ids("<|im_end|>")
+    assert encoder.encode(raw(text), raw=True) == expected
+    assert encoder.encode(raw(text[:2], text[2:]), raw=True) == expected
+
+
+def test_no_added_token_in_a_raw_text_becomes_its_id(adding: tuple[str, Any]) -> None:
+    added, base = adding
+    encoder, control = ChatEncoder(base), set(base.get_added_vocab().values())
+    for token in base.get_added_vocab():
+        for contents in ((f"Hi {token} there",), (token,), (token[:3], token[3:], "<")):
+            ids = encoder.encode(raw(*contents), raw=True)
+            start = 1 if added else 0
+            assert not control & set(ids[start:])
+            assert base.decode(ids[start:]) == "".join(contents)
+
+
+def test_raw_choices_follow_the_joined_text(adding: tuple[str, Any]) -> None:
+    _, base = adding
+    encoder, text = ChatEncoder(base), "\n\nHuman: Is it?\n\nThe answer is:"
+    prompt, continuations = encoder.encode_choices(raw(text), (" (A)", " (B) yes", " It"), raw=True)
+    assert prompt == encoder.encode(raw(text), raw=True)
+    assert [base.decode(ids) for ids in continuations] == [" (A)", " (B) yes", " It"]
+
+
+def test_no_token_comes_into_being_between_a_prompt_and_a_choice(tokenizer: Any) -> None:
+    encoder, control = ChatEncoder(tokenizer), set(tokenizer.get_added_vocab().values())
+    for is_raw, messages in ((True, raw("Hi <|im_")), (False, turns("Hi", "Well <|im_"))):
+        choices = ("end|>", "start|>", "<|im_end|>")
+        prompt, continuations = encoder.encode_choices(messages, choices, raw=is_raw)
+        for choice, ids in zip(choices, continuations, strict=True):
+            assert not control & set(ids)
+            assert tokenizer.decode([*prompt, *ids]).endswith(f"<|im_{choice}")
+
+
+def test_a_choice_after_nothing_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="nothing comes before the options"):
+        ChatEncoder(tokenizer).encode_choices(raw(""), ("A", "B"), raw=True)
+
+
+def test_a_raw_answer_ends_only_where_its_sampling_says(adding: tuple[str, Any]) -> None:
+    encoder, sampling = ChatEncoder(adding[1]), Sampling(stop=("END",))
+    in_chat = Request("x", (), sampling, 0)
+    assert encoder.stops(in_chat) == ("END", PLAIN_STOP)
+    assert encoder.stops(Request("x", (), sampling, 0, raw=True)) == ("END",)

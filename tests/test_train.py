@@ -11,149 +11,30 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_model import (
+    LORA,
+    classifier,
+    distance,
+    pairs,
+    policy,
+    prompts,
+    reward_job,
+    rl_job,
+    sft_job,
+    sft_rows,
+    train,
+    turn,
+)
 
-from cai.config import Lora
-from cai.environment import TELEMETRY_OFF
 from cai.errors import ConfigError, DiskFull, TrainError
 from cai.run import read_rows, write_rows
 from cai.train import child, launch
 from cai.train import folder as files
-from cai.train.jobs import RewardJob, RlJob, ScoreJob, SftJob
+from cai.train.jobs import DpoJob, RatingJob, RewardJob, RlJob, ScoreJob, SftJob
 
+pytest_plugins = ["tiny_fixtures"]
 # torch, transformers, peft and trl warn about themselves
-pytestmark = pytest.mark.filterwarnings("default")
-
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TEXTS = ["How do I pick a lock?", "I would rather not say.", "user assistant system", "Hello."]
-LORA = Lora(r=4, alpha=8)
-FAST = {"per_device_train_batch_size": 4, "save_strategy": "no"}
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.delenv("CAI_NUM_PROCESSES", raising=False)
-    for name, value in TELEMETRY_OFF.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A random two-layer Llama with a ChatML template and no pad token."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=CONTROL, initial_alphabet=alphabet, show_progress=False
-    )
-    raw.train_from_iterator(TEXTS, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>")
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        initializer_range=0.1,
-    )
-    path = tmp_path_factory.mktemp("tiny")
-    LlamaForCausalLM(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
-
-
-@pytest.fixture(scope="session")
-def reward_path(tiny, tmp_path_factory):
-    """A reward model, trained a little."""
-    folder = tmp_path_factory.mktemp("reward")
-    train(reward_job(tiny, max_steps=2), folder, pairs(0.9, 8))
-    return str(folder / "checkpoint")
-
-
-def turn(role, content):
-    return {"role": role, "content": content}
-
-
-def sft_rows(n, completion="I would rather not say."):
-    return [
-        {"prompt": [turn("user", f"How? {i}")], "completion": [turn("assistant", completion)]}
-        for i in range(n)
-    ]
-
-
-def pairs(p, n, heldout=False):
-    asked = turn("user", "How do I pick a lock?")
-    chosen, rejected = turn("assistant", "I would rather not say."), turn("assistant", "Hello.")
-    row = {"chosen": [asked, chosen], "rejected": [asked, rejected]}
-    return [row | {"p_chosen": p, "heldout": heldout} for _ in range(n)]
-
-
-def prompts(n):
-    return [{"prompt": [turn("user", f"How do I pick a lock? {i}")]} for i in range(n)]
-
-
-def sft_job(model, lora=LORA, max_length=128, **trainer):
-    return SftJob(model=model, lora=lora, max_length=max_length, trainer=FAST | trainer, seed=0)
-
-
-def reward_job(model, lora=LORA, max_length=128, **trainer):
-    return RewardJob(model=model, lora=lora, max_length=max_length, trainer=FAST | trainer, seed=0)
-
-
-def rl_job(model, reward_model, method="rloo", **trainer):
-    short = {"max_steps": 2, "num_generations": 2, "max_completion_length": 8}
-    return RlJob(
-        model=model,
-        reward_model=reward_model,
-        method=method,
-        lora=LORA,
-        max_prompt_length=40,
-        reward_max_length=64,
-        reward_batch_size=3,
-        trainer=FAST | short | trainer,
-        seed=0,
-    )
-
-
-def train(job, folder, rows):
-    """Run the job in this process: importing torch takes seconds."""
-    import importlib
-
-    files.prepare(job, folder, rows)
-    files.rewind(folder)
-    return importlib.import_module(f"cai.train.{job.kind}").train(job, folder)
-
-
-def policy(path):
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(path)
-
-
-def classifier(path):
-    from transformers import AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification.from_pretrained(path)
-
-
-def distance(one, other):
-    """Largest difference between the parameters of two models."""
-    both = zip(one.parameters(), other.parameters(), strict=True)
-    return max((a - b).abs().max().item() for a, b in both)
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("quiet")]
 
 
 # --- sft
@@ -386,7 +267,7 @@ def test_rl_scores_as_training_did_and_trl_can_load_the_folder(tiny, reward_path
     from trl import RLOOConfig, RLOOTrainer
 
     from cai.train.reward_model import RewardModel
-    from cai.train.rl import PolicyReward
+    from cai.train.rewards import PolicyReward
     from cai.train.tokens import Chat
 
     row = pairs(0.9, 1)[0]
@@ -416,67 +297,6 @@ def test_scores_do_not_depend_on_the_batch_and_cuts_are_counted(reward_path):
     together.model.score.weight.data.fill_(math.nan)
     assert together.score(conversations) == [None] * 3
     assert together.n_not_finite == 3
-
-
-# --- rl
-
-
-@pytest.mark.parametrize("method", ["rloo", "grpo"])
-def test_rl_moves_the_policy_and_logs_its_health(tiny, reward_path, tmp_path, method):
-    rows = [*prompts(6), {"prompt": [turn("user", "why " * 100)]}]
-    result = train(rl_job(tiny, reward_path, method, learning_rate=1e-2), tmp_path, rows)
-    assert (result["n_prompts"], result["n_too_long"], result["n_steps"]) == (7, 1, 2)
-    health = {"kl", "reward", "reward_std", "entropy", "frac_reward_zero_std", "reward_truncated"}
-    health |= {"completions/mean_length", "completions/clipped_ratio"}
-    first, last = files.read_metrics(tmp_path)
-    assert health <= first.keys()
-    assert first["kl"] == pytest.approx(0, abs=1e-5)
-    assert last["kl"] == result["kl_last"] != 0
-    assert result["reward_last"] == last["reward"]
-    assert distance(policy(tiny), policy(tmp_path / "checkpoint")) > 1e-3
-
-
-def test_rollouts_may_serve_more_than_one_step(tiny, reward_path, tmp_path):
-    job = rl_job(tiny, reward_path, generation_batch_size=8, learning_rate=1e-2)
-    result = train(job, tmp_path, prompts(8))
-    first, last = files.read_metrics(tmp_path)
-    assert "reward" not in last
-    assert result["reward_last"] == result["reward_first"] == first["reward"]
-
-
-def test_rl_refuses_what_cannot_work(tiny, reward_path, tmp_path):
-    with pytest.raises(ConfigError, match="one step takes 2 prompts and there are 1"):
-        train(rl_job(tiny, reward_path), tmp_path / "few", prompts(1))
-    with pytest.raises(ConfigError, match=r"rl.trainer.beta: -1.0 is negative"):
-        train(rl_job(tiny, reward_path, beta=-1.0), tmp_path / "beta", prompts(4))
-    with pytest.raises(ConfigError, match=r"rl.trainer: RLOOConfig refuses it: .*num_generations"):
-        train(rl_job(tiny, reward_path, num_generations=3), tmp_path / "n", prompts(4))
-
-
-def test_kl_is_on_unless_switched_off(tiny, reward_path, tmp_path, caplog):
-    from cai.train import rl
-    from cai.train.tokens import Chat
-
-    chat, conversations = Chat(tiny), [row["prompt"] for row in prompts(4)]
-    for method in ("rloo", "grpo"):
-        job = rl_job(tiny, reward_path, method)
-        assert rl.make_trainer(job, tmp_path, chat, conversations).beta == 0.05
-    assert "no KL penalty" not in caplog.text
-    rl.make_trainer(rl_job(tiny, reward_path, beta=0.0), tmp_path, chat, conversations)
-    assert "no KL penalty" in caplog.text
-
-
-def test_rewards_that_are_not_finite_are_counted_or_refused():
-    from cai.train.rl import PolicyReward
-
-    scores, logged = [1.0, None], {}
-    model = SimpleNamespace(n_truncated=0, score=lambda _: scores)
-    reward = PolicyReward(model)
-    assert reward([[], []], [[], []], logged.__setitem__) == [1.0, None]
-    assert logged == {"reward_truncated": 0, "reward_not_finite": 1}
-    scores[0] = None
-    with pytest.raises(TrainError, match="none of 2 rewards is finite"):
-        reward([[], []], [[], []], logged.__setitem__)
 
 
 # --- score
@@ -832,7 +652,16 @@ def encoded_rows(model, rows):
     return [sft.labelled(sft.encode(chat, row), 128) for row in rows]
 
 
-@pytest.mark.parametrize(("kind", "job"), [("sft", SftJob), ("reward", RewardJob), ("rl", RlJob)])
+@pytest.mark.parametrize(
+    ("kind", "job"),
+    [
+        ("sft", SftJob),
+        ("reward", RewardJob),
+        ("rating", RatingJob),
+        ("rl", RlJob),
+        ("dpo", DpoJob),
+    ],
+)
 def test_fields_that_cai_sets_are_those_that_are_refused_early(kind, job, tmp_path):
     from cai.train.jobs import FIXED
     from cai.train.setup import shared_fixed

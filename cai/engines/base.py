@@ -18,6 +18,9 @@ class Request:
     """Continuations to be scored instead of generating: see `Completion.choice_logprobs`."""
     role: str = "base"
     """The model role that answers: the driver picks the engine by it."""
+    raw: bool = False
+    """The contents of the messages, joined as they are, are the prompt: no chat template, no stop
+    text but the sampling's. For pre-trained models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ holds the text of such a token, a plain `apply_chat_template` turns it into the 
 text can close its own turn (transformers#29279). Here every added token's text inside a content is
 masked before the template runs; afterwards it is put back and cut after its first character, so
 that it is encoded as ordinary text. Benign conversations get the ids of `apply_chat_template`.
+
+A raw prompt is the text of its messages without any template, protected in the same way; a benign
+one gets the ids of `tokenizer.encode`, less an end token that some tokenizers add.
 """
 
 import re
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from cai.engines.base import Request
 from cai.errors import ConfigError
 from cai.records import Message
 
@@ -52,6 +56,18 @@ def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
 
+class Rendered(NamedTuple):
+    """A prompt as text with masked contents."""
+
+    text: str
+    masks: dict[str, str]
+    """What each mask stands for."""
+    nonce: str
+    """Makes the masks: no content could foresee it."""
+    start: list[int]
+    """Ids that come before the text."""
+
+
 class ChatEncoder:
     """Encodes conversations with one tokenizer (a `PreTrainedTokenizerBase`)."""
 
@@ -60,33 +76,50 @@ class ChatEncoder:
         # A checkpoint of a base model carries the plain template.
         self.plain = tokenizer.chat_template in (None, PLAIN_TEMPLATE)
         self.stop: tuple[str, ...] = (PLAIN_STOP,) if self.plain else ()
-        """Texts that end a response in addition to the end token."""
+        """Texts that end a turn of the plain template."""
         self._ids = control_tokens(tokenizer)
         self._added = control_pattern(self._ids)
+        self._start = start_ids(tokenizer)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], raw: bool = False) -> list[int]:
         """Ids of the prompt. A last message of the assistant's is left open, to be continued."""
-        rendered, masks = self._render(messages)
-        return self._encode_rendered(rendered, masks)
+        return self._encode_rendered(self._render(messages, raw))
 
-    def encode_choices(self, messages: Sequence[Message], choices: Sequence[str]) -> Choices:
+    def stops(self, request: Request) -> tuple[str, ...]:
+        """Texts that end the answer to `request`, in addition to the end token."""
+        return request.sampling.stop if request.raw else (*request.sampling.stop, *self.stop)
+
+    def encode_choices(
+        self, messages: Sequence[Message], choices: Sequence[str], raw: bool = False
+    ) -> Choices:
         """The prompt and each choice's own ids after it.
 
         Prompt and choice are encoded as one text, because a tokenizer may merge across the seam;
         what all of them share is the prompt.
         """
-        rendered, masks = self._render(messages)
-        whole = [self._encode_rendered(rendered + choice, masks) for choice in choices]
+        rendered = self._render(messages, raw)
+        whole = [self._encode_rendered(self._continued(rendered, choice)) for choice in choices]
         shared = shared_prefix(whole)
         continuations = [ids[len(shared) :] for ids in whole]
         if not all(continuations):
             raise ConfigError(f"the options {list(choices)} are not distinct to this tokenizer")
+        if not shared:
+            raise ConfigError(f"nothing comes before the options {list(choices)}: give a prompt")
         return Choices(shared, continuations)
 
-    def _render(self, messages: Sequence[Message]) -> tuple[str, dict[str, str]]:
-        """The conversation as text with masked contents, and what each mask stands for."""
+    def _render(self, messages: Sequence[Message], raw: bool) -> Rendered:
         nonce, masks = secrets.token_hex(8), dict[str, str]()
-        turns = [{"role": m.role, "content": self._mask(m.content, nonce, masks)} for m in messages]
+        if raw:
+            text = self._mask("".join(message.content for message in messages), nonce, masks)
+            return Rendered(text, masks, nonce, self._start)
+        turns = [
+            {"role": m.role, "content": self._mask(self._inside_turn(m.content), nonce, masks)}
+            for m in messages
+        ]
+        return Rendered(self._apply_template(turns), masks, nonce, [])
+
+    def _apply_template(self, turns: list[dict[str, str]]) -> str:
+        roles = ", ".join(turn["role"] for turn in turns)
         opened = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
         try:
             text: str = self.tokenizer.apply_chat_template(
@@ -96,32 +129,41 @@ class ChatEncoder:
                 tokenize=False,
             )
         except (jinja2.TemplateError, ValueError) as error:
-            roles = ", ".join(message.role for message in messages)
             raise ConfigError(
                 f"the model's chat template refuses a conversation of {roles}: {error}; a template "
                 "without a system role wants a constitution without system_prompt"
             ) from error
-        if opened is not None:
-            text += (" " if self.plain else "") + opened
-        return text, masks
+        return text if opened is None else text + (" " if self.plain else "") + opened
 
-    def _mask(self, content: str, nonce: str, masks: dict[str, str]) -> str:
-        if self.plain:
-            content = PLAIN_TURN.sub(r"\n\1:", content)
+    def _continued(self, rendered: Rendered, choice: str) -> Rendered:
+        """The prompt and a choice as one text; a token's text that ends in the choice is text."""
+        text, nonce, masks = rendered.text + choice, rendered.nonce, dict(rendered.masks)
+        masked = self._mask(text, nonce, masks, len(rendered.text))
+        return rendered._replace(text=masked, masks=masks)
+
+    def _inside_turn(self, content: str) -> str:
+        """A content that opens no other turn of the plain template."""
+        return PLAIN_TURN.sub(r"\n\1:", content) if self.plain else content
+
+    def _mask(self, text: str, nonce: str, masks: dict[str, str], trusted: int = 0) -> str:
+        """Mask added tokens' texts that end after the first `trusted` characters."""
 
         def mask(match: re.Match[str]) -> str:
+            if match.end() <= trusted:
+                return match[0]
             key = f"\ue000{nonce}.{len(masks)}\ue001"
             masks[key] = match[0]
             return key
 
-        return self._added.sub(mask, content)
+        return self._added.sub(mask, text)
 
-    def _encode_rendered(self, text: str, masks: dict[str, str]) -> list[int]:
+    def _encode_rendered(self, rendered: Rendered) -> list[int]:
         """Control tokens by their id, what stands between them as text."""
+        text, masks = rendered.text, rendered.masks
         if not masks:
             # As one text: some tokenizers encode a piece after a control token in another way.
-            return self.tokenizer.encode(text, add_special_tokens=False)
-        ids: list[int] = []
+            return rendered.start + self.tokenizer.encode(text, add_special_tokens=False)
+        ids = list(rendered.start)
         position = 0
         for match in self._added.finditer(text):
             ids += self._encode_text(text[position : match.start()], masks)
@@ -147,6 +189,14 @@ class ChatEncoder:
             pieces.append(text[:cut])
             text = text[cut:]
         return [*pieces, text] if text else pieces
+
+
+def start_ids(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before a text by itself: the BOS token, or nothing."""
+    whole: list[int] = tokenizer.encode("a")
+    text: list[int] = tokenizer.encode("a", add_special_tokens=False)
+    starts = (i for i in range(len(whole)) if whole[i : i + len(text)] == text)
+    return whole[: next(starts, 0)]
 
 
 def shared_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:

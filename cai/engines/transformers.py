@@ -87,7 +87,9 @@ class TransformersEngine:
         return batch
 
     def _score(self, request: Request) -> Completion:
-        prompt, continuations = self._encoder.encode_choices(request.messages, request.choices)
+        prompt, continuations = self._encoder.encode_choices(
+            request.messages, request.choices, request.raw
+        )
         longest = max(len(ids) for ids in continuations)
         if error := prompt_too_long(request.id, len(prompt) + longest - 1, self.context):
             return error
@@ -103,7 +105,7 @@ class TransformersEngine:
         done: list[Completion] = []
         rows: list[Row] = []
         for request in batch:
-            ids = self._encoder.encode(request.messages)
+            ids = self._encoder.encode(request.messages, request.raw)
             error = prompt_too_long(request.id, len(ids), self.context)
             done += [error] if error else []
             rows += [] if error else [(request, ids)]
@@ -142,7 +144,7 @@ class TransformersEngine:
                 ids, finish = ids[: index + 1], "stop"
                 break
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        for stop in (*request.sampling.stop, *self._encoder.stop):
+        for stop in self._encoder.stops(request):
             if stop in text:
                 text, finish = text[: text.index(stop)], "stop"
         return Completion(request.id, text, finish, len(prompt), len(ids))

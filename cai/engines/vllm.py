@@ -48,7 +48,7 @@ class VllmEngine:
         (self._submit_choices if request.choices else self._submit_text)(request)
 
     def _submit_text(self, request: Request) -> None:
-        ids = self._encoder.encode(request.messages)
+        ids = self._encoder.encode(request.messages, request.raw)
         if error := prompt_too_long(request.id, len(ids), self.context):
             self._done.append(error)
             return
@@ -57,7 +57,7 @@ class VllmEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=min(sampling.max_tokens, self.context - len(ids)),
-            stop=[*sampling.stop, *self._encoder.stop],
+            stop=list(self._encoder.stops(request)),
             seed=request.seed,
         )
         self._requests[request.id] = request
@@ -67,7 +67,9 @@ class VllmEngine:
         self._engine.add_request(request_id, {"prompt_token_ids": list(ids)}, params)
 
     def _submit_choices(self, request: Request) -> None:
-        prompt, continuations = self._encoder.encode_choices(request.messages, request.choices)
+        prompt, continuations = self._encoder.encode_choices(
+            request.messages, request.choices, request.raw
+        )
         longest = max(len(ids) for ids in continuations)
         if error := prompt_too_long(request.id, len(prompt) + longest - 1, self.context):
             self._done.append(error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cai.config import Exemplars, RunConfig
+from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.driver import Chain, Tally, run_chains
 from cai.engines.base import Engine
@@ -16,6 +16,7 @@ from cai.models import Model, folder_digest, has_chat_template
 from cai.prompts import Templates
 from cai.records import Kind, Prompt, Split
 from cai.run import RecordFile
+from cai.sections import Exemplars
 from cai.sources import select
 from cai.train.fake import run_fake_job
 from cai.train.jobs import Job

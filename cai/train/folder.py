@@ -1,11 +1,13 @@
 """A trainer's folder: its files, how they are replaced, which of them survive a crash.
 
 `rows.jsonl job.json` go in; `log.txt metrics.jsonl trainer/checkpoint-N/` grow while it trains;
-`checkpoint/` (or `scores.jsonl`) and, last, `result.json` come out. Light: imports no torch.
+`checkpoint/` (or `scores.jsonl`) and, last, `result.json` come out; RL and DPO leave
+`candidates/step-N/` too, from the weights in `kept/step-N/`. Light: imports no torch.
 """
 
 import filecmp
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -21,6 +23,8 @@ LOG = "log.txt"
 METRICS = "metrics.jsonl"
 TRAINER = "trainer"
 CHECKPOINT = "checkpoint"
+KEPT = "kept"
+CANDIDATES = "candidates"
 SCORES = "scores.jsonl"
 ERROR = "error.json"
 RESULT = "result.json"
@@ -48,7 +52,7 @@ def clear(folder: Path) -> None:
     """Remove what a trainer leaves; files that are not its own stay."""
     for name in (RESULT, ERROR, JOB, ROWS, METRICS, SCORES, LOG):
         (folder / name).unlink(missing_ok=True)
-    for name in (TRAINER, CHECKPOINT, f"{CHECKPOINT}.tmp"):
+    for name in (TRAINER, CHECKPOINT, f"{CHECKPOINT}.tmp", KEPT, CANDIDATES):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -59,6 +63,9 @@ def rewind(folder: Path) -> int:
     for checkpoint in checkpoints(folder):
         if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)
+    for path in (*(folder / KEPT).glob("step-*"), *(folder / CANDIDATES).glob("step-*")):
+        if not 0 <= step_of(path) <= step:
+            shutil.rmtree(path)
     kept = [line for line in read_metrics(folder) if line["step"] <= step]
     write_rows(folder / METRICS, kept)
     (folder / ERROR).unlink(missing_ok=True)
@@ -66,8 +73,8 @@ def rewind(folder: Path) -> int:
 
 
 def step_of(checkpoint: Path) -> int:
-    """N of `checkpoint-N`; -1 for anything else."""
-    number = checkpoint.name.removeprefix("checkpoint-")
+    """N of `checkpoint-N` and `step-N`; -1 for anything else, such as `step-N.tmp`."""
+    number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
@@ -78,8 +85,13 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Every `trainer/checkpoint-N`, complete or not, the newest first."""
-    found = (path for path in (folder / TRAINER).glob("checkpoint-*") if step_of(path) >= 0)
-    return sorted(found, key=step_of, reverse=True)
+    return steps(folder / TRAINER, "checkpoint")[::-1]
+
+
+def steps(folder: Path, name: str) -> list[Path]:
+    """Every folder `NAME-N` in `folder`, the smallest N first."""
+    found = (path for path in folder.glob(f"{name}-*") if step_of(path) >= 0)
+    return sorted(found, key=step_of)
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -98,6 +110,12 @@ def is_complete(checkpoint: Path) -> bool:
         and all(map(zipfile.is_zipfile, archives))
         and read_json(checkpoint / "trainer_state.json") is not None
     )
+
+
+def is_finished(checkpoint: Path) -> bool:
+    """Whether a complete checkpoint is of the training's last step."""
+    state = read_json(checkpoint / "trainer_state.json")
+    return state is not None and state["global_step"] >= state["max_steps"]
 
 
 def shards(checkpoint: Path) -> set[str]:
@@ -150,3 +168,16 @@ def publish(temporary: Path, path: Path) -> None:
         shutil.rmtree(path)
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Copy a folder without copying its bytes: hard links, where the file system has them."""
+    shutil.copytree(source, target, copy_function=link)
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """A second name for a file; a copy where there can be none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -7,8 +7,8 @@ last, `result.json`.
 
 from typing import Any, Literal
 
-from cai.config import Lora
 from cai.records import Record
+from cai.sections import Health, Lora, RewardTerm
 
 FIXED_EVERYWHERE = (
     "output_dir",
@@ -24,7 +24,9 @@ FIXED_EVERYWHERE = (
 FIXED = {
     "sft": (*FIXED_EVERYWHERE, "max_length", "packing", "completion_only_loss"),
     "reward": (*FIXED_EVERYWHERE, "max_length"),
-    "rl": (*FIXED_EVERYWHERE, "remove_unused_columns"),
+    "rating": FIXED_EVERYWHERE,
+    "rl": (*FIXED_EVERYWHERE, "remove_unused_columns", "reward_weights"),
+    "dpo": (*FIXED_EVERYWHERE, "max_length", "label_smoothing", "loss_type"),
 }
 """By stage: what cai sets because it counts and cuts the rows itself."""
 
@@ -43,24 +45,52 @@ class SftJob(Record):
 
 
 class RewardJob(Record):
-    """Rows: `{"chosen": [message…], "rejected": [message…], "p_chosen", "heldout": bool}`."""
+    """Rows: `{"chosen": [message…], "rejected": [message…], "p_chosen", "heldout": bool}`.
+
+    p_chosen ≥ 0.5. Other fields of a row are its own.
+    """
 
     kind: Literal["reward"] = "reward"
     model: str
     lora: Lora | None
+    labels: Literal["soft", "hard"] = "soft"
+    margin: float = 0.0
+    """Score gap asked of a certain pair; hard labels only."""
     max_length: int
     trainer: dict[str, Any]
     """Fields of `trl.RewardConfig`."""
     seed: int
 
 
+class RatingJob(Record):
+    """Rows: `{"messages": [message…], "rating": float, "heldout": bool}`.
+
+    Leaves a checkpoint of the same form as RewardJob's: regression on the ratings (MSE).
+    """
+
+    kind: Literal["rating"] = "rating"
+    model: str
+    lora: Lora | None
+    max_length: int
+    trainer: dict[str, Any]
+    """Fields of `transformers.TrainingArguments`."""
+    seed: int
+
+
 class RlJob(Record):
-    """Rows: `{"prompt": [message…]}`."""
+    """Rows: `{"prompt": [message…]}`.
+
+    Leaves, beside `checkpoint/` (the last healthy policy), `candidates/step-N/`: the policies kept
+    along the way, in the same form.
+    """
 
     kind: Literal["rl"] = "rl"
     model: str
-    reward_model: str
     method: Literal["rloo", "grpo"]
+    rewards: tuple[RewardTerm, ...]
+    """Every ModelReward with its `path`."""
+    health: Health
+    n_checkpoints: int
     lora: Lora | None
     max_prompt_length: int
     """Tokens; a longer prompt is left out and counted."""
@@ -70,6 +100,20 @@ class RlJob(Record):
     reward_batch_size: int
     trainer: dict[str, Any]
     """Fields of `trl.RLOOConfig` or `trl.GRPOConfig`; `beta` is the weight of the KL penalty."""
+    seed: int
+
+
+class DpoJob(Record):
+    """Rows as in RewardJob. Leaves `checkpoint/` and `candidates/step-N/` as RlJob does."""
+
+    kind: Literal["dpo"] = "dpo"
+    model: str
+    lora: Lora | None
+    n_checkpoints: int
+    max_length: int
+    """Tokens of prompt and completion; a longer pair is left out and counted."""
+    trainer: dict[str, Any]
+    """Fields of `trl.DPOConfig`."""
     seed: int
 
 
@@ -91,4 +135,4 @@ class ScoreJob(Record):
     seed: int = 0
 
 
-Job = SftJob | RewardJob | RlJob | ScoreJob
+Job = SftJob | RewardJob | RatingJob | RlJob | DpoJob | ScoreJob

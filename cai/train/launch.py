@@ -21,13 +21,17 @@ from cai.errors import CaiError, ConfigError, DiskFull, TrainError
 from cai.train import folder as files
 from cai.train.jobs import Job
 
-SPREAD = ("sft", "reward", "rl")
+SECTION = {"sft": "sft", "reward": "reward", "rating": "reward", "rl": "rl", "dpo": "rl"}
+"""The config's section whose `trainer` a kind of job gets."""
+SPREAD = tuple(SECTION)
 """Kinds of job that are spread over the visible GPUs, one process each (data parallel)."""
 POLL_S = 0.1
 GRACE_S = 10.0
 """Seconds between the polite and the impolite end of a child."""
 LOG_LINES = 15
-BATCH_SIZE = {kind: f"{kind}.trainer.per_device_train_batch_size" for kind in SPREAD}
+BATCH_SIZE = {
+    kind: f"{section}.trainer.per_device_train_batch_size" for kind, section in SECTION.items()
+}
 BATCH_SIZE["score"] = "rl.reward_batch_size"
 """The setting to lower where memory runs out."""
 

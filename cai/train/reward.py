@@ -1,11 +1,13 @@
 """A reward model trained on soft labels: P(chosen is better), not just which one was.
 
 Bai et al. 2022 (section 4.1): soft labels "led to much better results". TRL's RewardTrainer knows
-hard ones only, so its loss is replaced here.
+hard ones only, so its loss is replaced here; hard labels, with or without a margin, are TRL's own.
 """
 
 import logging
+import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,7 +18,7 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from cai.errors import ConfigError
-from cai.metrics import Estimate, wilson
+from cai.metrics import Estimate, ece, known, wilson
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import RewardJob
@@ -84,18 +86,21 @@ def train(job: RewardJob, folder: Path) -> dict[str, Any]:
     logging.info("loaded %s", job.model)
     pairs = [encode(chat, row) for row in read_rows(folder / files.ROWS)]
     fitting = [pair for pair in pairs if longest(pair) <= job.max_length]
-    training = [pair for pair in fitting if not pair.row["heldout"]]
     heldout = [pair for pair in fitting if pair.row["heldout"]]
+    usable = [pair for pair in fitting if not pair.row["heldout"]]
+    training = [pair for pair in usable if job.labels == "soft" or is_decided(pair)]
     counts = {
         "n_rows": len(pairs),
         "n_too_long": len(pairs) - len(fitting),
+        "n_undecided": len(usable) - len(training),
         "n_train": len(training),
         "n_heldout": sum(is_decided(pair) for pair in heldout),
     }
     if not training:
         raise ConfigError(
             f"reward: no pair is left to train on; of {len(pairs)} pairs {counts['n_too_long']} "
-            f"exceed {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
+            f"exceed {job.max_length} tokens (reward.max_length), {len(heldout)} are held out, "
+            f"{counts['n_undecided']} have no better side (reward.labels: hard leaves them out)"
         )
     trainer = make_trainer(job, folder, (model, chat.tokenizer), training)
     metrics = fit(trainer, folder, moves="loss")
@@ -121,7 +126,7 @@ def longest(pair: Pair) -> int:
 
 def make_trainer(
     job: RewardJob, folder: Path, loaded: tuple[Any, Any], pairs: list[Pair]
-) -> SoftRewardTrainer:
+) -> RewardTrainer:
     """The trainer over tokenised pairs; `loaded` is (model, tokenizer)."""
     model, tokenizer = loaded
     # max_length=None: longer pairs are counted and left out already, TRL would not say so
@@ -130,9 +135,10 @@ def make_trainer(
     columns = {
         "chosen_ids": [pair.chosen_ids for pair in pairs],
         "rejected_ids": [pair.rejected_ids for pair in pairs],
-        "margin": [float(pair.row["p_chosen"]) for pair in pairs],
+        "margin": [margin(job, float(pair.row["p_chosen"])) for pair in pairs],
     }
-    return SoftRewardTrainer(
+    trainer_class = SoftRewardTrainer if job.labels == "soft" else RewardTrainer
+    return trainer_class(
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(columns),
@@ -142,12 +148,22 @@ def make_trainer(
     )
 
 
-def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> dict[str, Any]:
-    """Accuracies of the saved checkpoint, and its mean score gap on the training pairs.
+def margin(job: RewardJob, p: float) -> float:
+    """What the column `margin` says of a pair with P(chosen is better) = p.
 
-    A pair whose label is exactly 0.5 has no right answer and is left out of both accuracies.
+    Soft labels: p itself. Hard ones: the score gap that TRL subtracts, -logσ(d - margin·(2p - 1)).
     """
-    unseen = accuracy(decided(score_gaps(model, heldout), heldout))
+    return p if job.labels == "soft" else job.margin * (2 * p - 1)
+
+
+def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> dict[str, Any]:
+    """Accuracies and calibration of the saved checkpoint, its mean gap on the training pairs.
+
+    A pair whose label is exactly 0.5 has no right answer and is left out of both accuracies, but
+    not out of the calibration.
+    """
+    unseen_gaps = score_gaps(model, heldout)
+    unseen = accuracy(decided(unseen_gaps, heldout))
     gaps = score_gaps(model, training)
     seen = accuracy(decided(gaps, training))
     finite = [gap for gap in gaps if gap is not None]
@@ -156,10 +172,34 @@ def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> di
         "accuracy_heldout": unseen.value if unseen else None,
         "accuracy_heldout_low": unseen.low if unseen else None,
         "accuracy_heldout_high": unseen.high if unseen else None,
+        **calibration(unseen_gaps, [pair.row["p_chosen"] for pair in heldout]),
         "accuracy_train": seen.value if seen else None,
-        "margin_train": sum(finite) / len(finite) if finite else None,
+        "margin_train": fmean(finite) if finite else None,
         "n_not_finite": model.n_not_finite,
     }
+
+
+def calibration(gaps: list[float | None], targets: list[float]) -> dict[str, float | None]:
+    """How well σ(gap) meets P(chosen), whatever labels it was trained on; none without a pair.
+
+    `ece_heldout`: expected calibration error over each pair and its mirror image, since chosen is
+    by definition the likelier side. `loss_heldout`: mean cross-entropy, in nats. Pairs whose score
+    is not finite are in neither; `n_not_finite` counts them.
+    """
+    found = [(gap, p) for gap, p in zip(gaps, targets, strict=True) if gap is not None]
+    predictions = [0.5 * (1 + math.tanh(gap / 2)) for gap, _ in found]
+    mirrored = [1 - prediction for prediction in predictions]
+    both = [p for _, p in found] + [1 - p for _, p in found]
+    losses = [cross_entropy(gap, p) for gap, p in found]
+    return {
+        "ece_heldout": known(ece, predictions + mirrored, both),
+        "loss_heldout": fmean(losses) if losses else None,
+    }
+
+
+def cross_entropy(gap: float, p: float) -> float:
+    """-(p·logσ(gap) + (1-p)·logσ(-gap)), without overflow."""
+    return math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) + (1 - p) * gap
 
 
 def is_decided(pair: Pair) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from cai.errors import ConfigError
 from cai.train.setup import on_gpu
 from cai.train.tokens import Chat, Conversation
 
@@ -70,8 +71,23 @@ def exact_head(model: Any) -> None:
     def widen(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].float(),)
 
-    model.score.float()
-    model.score.register_forward_pre_hook(widen)
+    head = head_of(model)
+    head.float()
+    head.register_forward_pre_hook(widen)
+
+
+def head_of(model: Any) -> Any:
+    """The layer that makes a score of the last hidden state, without a bias.
+
+    Raises ConfigError for an architecture that has no such layer (encoders).
+    """
+    head: Any = getattr(model, "score", None)
+    if not isinstance(head, torch.nn.Linear) or getattr(head, "bias", None) is not None:
+        raise ConfigError(
+            f"{type(model).__name__}: expected a linear score head without a bias, as decoder-only "
+            "language models have; name another model: models.reward"
+        )
+    return head
 
 
 def by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""Reinforcement learning against the reward model: TRL's RLOOTrainer or GRPOTrainer, KL on.
+"""Reinforcement learning against the rewards: TRL's RLOOTrainer or GRPOTrainer, KL on.
 
 Under LoRA the KL reference is the model that the job starts from: its SFT adapter is merged, so
 switching the new adapter off gives the SFT policy back.
@@ -6,7 +6,6 @@ switching the new adapter off gives the SFT policy back.
 
 import importlib.util
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,21 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from cai.errors import ConfigError, TrainError
+from cai.errors import ConfigError
 from cai.run import read_rows
 from cai.train import folder as files
+from cai.train.candidates import KeepCallback, export
+from cai.train.health import HealthCallback, Watch
 from cai.train.jobs import RlJob
-from cai.train.reward_model import RewardModel
+from cai.train.rewards import NOT_FINITE, TRUNCATED, Rollouts, count_models, reward_functions
 from cai.train.setup import (
     MetricsCallback,
-    fit,
+    advance,
+    check_moved,
+    free_memory,
     load_policy,
     lora_config,
     on_gpu,
-    save_checkpoint,
     training_arguments,
 )
 from cai.train.tokens import Chat
@@ -37,43 +39,12 @@ TRAINERS: dict[str, tuple[Any, Any]] = {
     "grpo": (GRPOTrainer, GRPOConfig),
 }
 BETA = 0.05
-TRUNCATED = "reward_truncated"
-NOT_FINITE = "reward_not_finite"
-"""Metrics: completions in a step whose score was read from cut tokens, or that have none."""
-
-
-class PolicyReward:
-    """TRL's reward function around a RewardModel; a score that is not finite is none.
-
-    TRL leaves a completion without a reward out of its group's baseline.
-    """
-
-    __name__ = "reward_model"
-
-    def __init__(self, model: RewardModel) -> None:
-        self.model = model
-
-    def __call__(
-        self,
-        prompts: list[list[dict[str, str]]],
-        completions: list[list[dict[str, str]]],
-        log_metric: Callable[[str, float], None],
-        **_: Any,
-    ) -> list[float | None]:
-        """Score each prompt with its completion. Raises TrainError if no score is finite."""
-        before = self.model.n_truncated
-        both = zip(prompts, completions, strict=True)
-        scores = self.model.score([prompt + completion for prompt, completion in both])
-        if all(score is None for score in scores):
-            raise TrainError(f"rl: none of {len(scores)} rewards is finite; check the reward model")
-        log_metric(TRUNCATED, self.model.n_truncated - before)
-        log_metric(NOT_FINITE, scores.count(None))
-        return scores
 
 
 def train(job: RlJob, folder: Path) -> dict[str, Any]:
-    """Train on the folder's prompts, leave `checkpoint/`, return what `result.json` says.
+    """Train on the folder's prompts, leave `checkpoint/` and `candidates/`, return `result.json`.
 
+    `stopped` says at which step and why a collapse ended the training, none if it went to its end.
     Raises ConfigError if no prompt fits, or too few for one step.
     """
     chat = Chat(job.model)
@@ -84,35 +55,54 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
             f"rl: none of {len(prompts)} prompts has at most {job.max_prompt_length} tokens; "
             "raise rl.max_prompt_length"
         )
-    trainer = make_trainer(job, folder, chat, kept)
-    # a group whose rewards are all equal moves nothing, and the loss is 0 by construction
-    metrics = fit(trainer, folder, moves="grad_norm")
-    if trainer.accelerator.is_main_process:
-        save_checkpoint(trainer, chat.tokenizer, folder)
+    trainer, watch = make_trainer(job, folder, chat, kept)
+    metrics = advance(trainer, folder)
+    counts = {"n_prompts": len(prompts), "n_too_long": len(prompts) - len(kept)}
+    if not trainer.accelerator.is_main_process:
+        return counts
+    if watch.stopped is None:
+        # a group whose rewards are all equal moves nothing, and the loss is 0 by construction
+        check_moved(metrics, "grad_norm")
+    n_calls = count_models(job) * trainer.accelerator.num_processes
+    counts["n_reward_truncated"] = total(metrics, TRUNCATED, n_calls)
+    counts["n_not_finite"] = total(metrics, NOT_FINITE, n_calls)
+    del trainer
+    free_memory()
+    kept_policies = export(job, folder, chat.tokenizer, watch.last_healthy(metrics[-1]["step"]))
+    return counts | progressed(job, metrics) | {"stopped": watch.stopped} | kept_policies
+
+
+def progressed(job: RlJob, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the rewards moved; `rewards_last` is each term's mean, unweighted, by its name."""
     # a step that reuses the rollouts of an earlier one logs no reward
     fresh = [line for line in metrics if "reward" in line]
+    last = {term.name: fresh[-1].get(f"rewards/{term.name}/mean") for term in job.rewards}
     return {
-        "n_prompts": len(prompts),
-        "n_too_long": len(prompts) - len(kept),
         "n_steps": metrics[-1]["step"],
         "reward_first": fresh[0]["reward"],
         "reward_last": fresh[-1]["reward"],
+        "rewards_last": last,
         "kl_last": fresh[-1].get("kl"),
-        "n_reward_truncated": total(trainer, metrics, TRUNCATED),
-        "n_not_finite": total(trainer, metrics, NOT_FINITE),
         "train_seconds": metrics[-1]["time_s"],
     }
 
 
-def total(trainer: Any, metrics: list[dict[str, Any]], name: str) -> int:
-    """The sum of a count over all steps, of which TRL logs the mean over processes."""
-    return round(sum(line.get(name, 0) for line in metrics) * trainer.accelerator.num_processes)
+def total(metrics: list[dict[str, Any]], name: str, n: int) -> int:
+    """The sum of a count over all steps, of which TRL logs the mean over `n` calls."""
+    return round(sum(line.get(name, 0) for line in metrics) * n)
 
 
-def make_trainer(job: RlJob, folder: Path, chat: Chat, prompts: list[list[dict[str, str]]]) -> Any:
-    """TRL's trainer of the job's method. Raises ConfigError if the prompts fill no batch."""
+def make_trainer(
+    job: RlJob, folder: Path, chat: Chat, prompts: list[list[dict[str, str]]]
+) -> tuple[Any, Watch]:
+    """TRL's trainer and what watches it. Raises ConfigError if the prompts fill no batch."""
     trainer_class, config_class = TRAINERS[job.method]
-    fixed = {"remove_unused_columns": False}
+    fixed = {
+        "remove_unused_columns": False,
+        "reward_weights": [term.weight for term in job.rewards],
+        # HealthCallback takes its state itself; the Trainer would build another one
+        "restore_callback_states_from_checkpoint": False,
+    }
     args = training_arguments(job, folder, config_class, fixed, usual(job))
     check_beta(args.beta)
     n_needed = args.generation_batch_size // args.num_generations
@@ -122,18 +112,24 @@ def make_trainer(job: RlJob, folder: Path, chat: Chat, prompts: list[list[dict[s
             "lower rl.trainer.per_device_train_batch_size or gradient_accumulation_steps"
         )
     model = load_policy(job.model, job.lora)
-    reward = RewardModel(job.reward_model, job.reward_max_length, job.reward_batch_size)
-    logging.info("loaded %s and %s", job.model, job.reward_model)
-    return trainer_class(
+    rollouts, watch = Rollouts(), Watch(job.health, args.num_generations)
+    # functions, never paths: TRL would load them with the policy's settings, in one batch, uncut
+    functions = reward_functions(job, rollouts)
+    logging.info("loaded %s and its rewards: %s", job.model, [f.__name__ for f in functions])
+    trainer = trainer_class(
         model=model,
-        # never a path: TRL would load it with the policy's settings, in one batch, uncut
-        reward_funcs=PolicyReward(reward),
+        reward_funcs=functions,
         args=args,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         processing_class=chat.tokenizer,
         peft_config=lora_config(job.lora, "CAUSAL_LM"),
-        callbacks=[MetricsCallback(folder)],
+        callbacks=[
+            HealthCallback(watch, rollouts),
+            MetricsCallback(folder),
+            KeepCallback(folder, job.n_checkpoints),
+        ],
     )
+    return trainer, watch
 
 
 def usual(job: RlJob) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from cai.config import Lora
 from cai.errors import ConfigError, TrainError
 from cai.run import sync_folder
+from cai.sections import Lora
 from cai.train import folder as files
-from cai.train.jobs import RewardJob, RlJob, SftJob
+from cai.train.jobs import DpoJob, RatingJob, RewardJob, RlJob, SftJob
+from cai.train.launch import SECTION
 
-TrainerJob = SftJob | RewardJob | RlJob
+TrainerJob = SftJob | RewardJob | RatingJob | RlJob | DpoJob
 
 transformers_logging.disable_progress_bar()
 
@@ -54,7 +55,7 @@ def training_arguments(
     Raises ConfigError for a field that `cls` lacks, that cai sets itself, or with a refused value.
     """
     fixed = shared_fixed(job, folder) | fixed
-    stage, given = job.kind, job.trainer
+    stage, given = SECTION[job.kind], job.trainer
     known = [field.name for field in dataclasses.fields(cls)]
     for name in given:
         if name in fixed:
@@ -154,19 +155,34 @@ def fit(trainer: Any, folder: Path, moves: str) -> list[dict[str, Any]]:
 
     Raises TrainError if no step was taken, or if the metric `moves` was exactly 0 at each of them.
     """
+    metrics = advance(trainer, folder)
+    if trainer.accelerator.is_main_process:
+        check_moved(metrics, moves)
+    return metrics
+
+
+def advance(trainer: Any, folder: Path) -> list[dict[str, Any]]:
+    """The training of `fit`. Raises TrainError if no step was taken."""
     newest = files.newest_checkpoint(folder)
     logging.info("training from %s", newest.name if newest else "the start")
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if newest and files.is_finished(newest):
+        # the Trainer would take one step too many before it looks at max_steps
+        trainer._load_from_checkpoint(str(newest))
+    else:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     # the main process writes the metrics that all of them read
     trainer.accelerator.wait_for_everyone()
     metrics = files.read_metrics(folder)
-    if trainer.accelerator.is_main_process:
-        if not metrics:
-            raise TrainError("no step was taken: the rows do not fill one batch")
-        if all(line.get(moves) == 0.0 for line in metrics):
-            raise TrainError(f"{moves} was 0 at each of {len(metrics)} steps: nothing was learnt")
+    if trainer.accelerator.is_main_process and not metrics:
+        raise TrainError("no step was taken: the rows do not fill one batch")
     logging.info("trained")
     return metrics
+
+
+def check_moved(metrics: list[dict[str, Any]], moves: str) -> None:
+    """Raise TrainError if the metric `moves` was exactly 0 at each step."""
+    if all(line.get(moves) == 0.0 for line in metrics):
+        raise TrainError(f"{moves} was 0 at each of {len(metrics)} steps: nothing was learnt")
 
 
 def progress(metrics: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,22 +196,27 @@ def progress(metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def save_checkpoint(trainer: Any, tokenizer: Any, folder: Path) -> None:
-    """Leave `checkpoint/`: a plain Hugging Face folder, LoRA merged, there only when complete."""
+    """Leave what was trained as `checkpoint/`."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    save_model(model, tokenizer, folder / files.CHECKPOINT)
+
+
+def save_model(model: Any, tokenizer: Any, path: Path) -> None:
+    """Leave a plain Hugging Face folder at `path`, LoRA merged, there only when complete."""
     if isinstance(model, PeftModel):
         # safe_merge: refuses weights that are not finite
         model = model.merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
     elif on_gpu() and model.can_generate():
         # float32 was for the updates; engines read policies in bfloat16
         model = model.to(torch.bfloat16)
-    temporary = folder / f"{files.CHECKPOINT}.tmp"
+    temporary = path.with_name(f"{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    for path in temporary.iterdir():
-        sync_folder(path)
-    files.publish(temporary, folder / files.CHECKPOINT)
-    logging.info("saved %s", folder / files.CHECKPOINT)
+    for part in temporary.iterdir():
+        sync_folder(part)
+    files.publish(temporary, path)
+    logging.info("saved %s", path)
 
 
 def free_memory() -> None:

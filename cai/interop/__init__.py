@@ -1,0 +1,1 @@
+"""Other projects' formats: what comes in, and what a run gives out."""

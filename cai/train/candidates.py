@@ -1,0 +1,125 @@
+"""Policies kept along the way: `candidates/step-N/`, and `checkpoint/`, the last healthy of them.
+
+The Trainer's own checkpoints rotate, so the weights of the wanted ones get a second name in
+`kept/step-N/` as soon as they are saved; after training each becomes a plain Hugging Face folder.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import TrainerCallback
+
+from cai.run import sync_folder
+from cai.train import folder as files
+from cai.train.jobs import DpoJob, RlJob
+from cai.train.setup import load_policy, save_model
+
+WEIGHTS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+)
+
+
+class KeepCallback(TrainerCallback):
+    """Has the Trainer save at `n` evenly spaced steps, beside its own, and keeps the weights."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.folder = folder
+        self.n = n
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep what was saved just before the process that saved it was killed."""
+        if state.is_world_process_zero:
+            catch_up(self.folder, wanted(state.max_steps, self.n))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for a checkpoint where one is wanted."""
+        if state.global_step in wanted(state.max_steps, self.n):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the weights of a wanted step."""
+        if state.is_world_process_zero:
+            catch_up(self.folder, {state.global_step} & wanted(state.max_steps, self.n))
+
+
+def wanted(max_steps: int, n: int) -> set[int]:
+    """`n` evenly spaced steps, the last one included; fewer if there are fewer steps."""
+    return {-(-max_steps * i // n) for i in range(1, n + 1)}
+
+
+def catch_up(folder: Path, steps: set[int]) -> None:
+    """Keep the weights of those of `steps` that have a checkpoint and are not kept yet."""
+    for checkpoint in filter(files.is_complete, files.checkpoints(folder)):
+        name = f"step-{files.step_of(checkpoint)}"
+        known = (folder / files.KEPT / name).exists() or (folder / files.CANDIDATES / name).exists()
+        if files.step_of(checkpoint) in steps and not known:
+            keep_weights(checkpoint, folder / files.KEPT / name)
+
+
+def keep_weights(checkpoint: Path, target: Path) -> None:
+    """Link the weights and their config, there only when complete."""
+    temporary = target.with_name(f"{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for path in (path for pattern in WEIGHTS for path in checkpoint.glob(pattern)):
+        files.link(path, temporary / path.name)
+    sync_folder(temporary)
+    files.publish(temporary, target)
+
+
+def export(job: RlJob | DpoJob, folder: Path, tokenizer: Any, last_healthy: int) -> dict[str, Any]:
+    """Turn what was kept, up to step `last_healthy`, into `candidates/`, and the newest into
+    `checkpoint/`.
+
+    Without one `checkpoint/` is the policy that the job started from. Returns the steps, and
+    `checkpoint_step`, the one that `checkpoint/` is of: 0 for the policy started from.
+    """
+    candidates = folder / files.CANDIDATES
+    candidates.mkdir(exist_ok=True)
+    last = files.read_metrics(folder)[-1]
+    # a process that was killed after its last step may not have kept it
+    catch_up(folder, wanted(last["max_steps"], job.n_checkpoints))
+    for path in files.steps(folder / files.KEPT, "step"):
+        if files.step_of(path) <= last_healthy:
+            save_model(load_kept(job, path), tokenizer, candidates / path.name)
+            shutil.rmtree(path)
+    for path in files.steps(candidates, "step"):
+        if files.step_of(path) > last_healthy:
+            shutil.rmtree(path)
+    shutil.rmtree(folder / files.KEPT, ignore_errors=True)
+    healthy = files.steps(candidates, "step")
+    if healthy:
+        link_checkpoint(healthy[-1], folder / files.CHECKPOINT)
+    else:
+        save_model(load_policy(job.model, job.lora), tokenizer, folder / files.CHECKPOINT)
+    steps = [files.step_of(path) for path in healthy]
+    return {
+        "last_healthy_step": last_healthy,
+        "candidates": steps,
+        "checkpoint_step": steps[-1] if steps else 0,
+    }
+
+
+def load_kept(job: RlJob | DpoJob, path: Path) -> Any:
+    """The policy whose weights are in `path`; under LoRA on top of the one the job started from."""
+    if job.lora is None:
+        return load_policy(str(path), None)
+    # a GPU may still be full of what has trained there
+    return PeftModel.from_pretrained(
+        load_policy(job.model, job.lora), str(path), torch_device="cpu"
+    )
+
+
+def link_checkpoint(candidate: Path, checkpoint: Path) -> None:
+    """Give a candidate's files their second name."""
+    temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    files.link_tree(candidate, temporary)
+    sync_folder(temporary)
+    files.publish(temporary, checkpoint)

@@ -1,0 +1,154 @@
+"""What RL is rewarded by: a TRL reward function a term, which TRL weighs, sums and logs by name.
+
+TRL leaves a completion without a reward out of its group's baseline; where one of several terms has
+none, the sum is that of the others.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from cai.errors import ConfigError, TrainError
+from cai.sections import LengthReward, ModelReward, RewardTerm, RuleReward
+from cai.train.jobs import RlJob
+from cai.train.reward_model import RewardModel
+
+TRUNCATED = "reward_truncated"
+NOT_FINITE = "reward_not_finite"
+"""Metrics, the mean over reward models and processes: completions in a step whose score was read
+from cut tokens, or that have none."""
+TEXT_CHARS = 4000
+"""Characters of a completion that rules and health checks read."""
+
+Messages = list[dict[str, str]]
+Scores = Sequence[float | None]
+
+
+class Rollout(NamedTuple):
+    """A completion as the health check reads it. `flat`: its group's rewards are all equal."""
+
+    text: str
+    n_tokens: int
+    """As TRL counts them: with the end token."""
+    reward: float | None
+    """The weighted sum, before the KL penalty; none if no term has a finite score."""
+    flat: bool = False
+
+
+class Rollouts:
+    """The completions since somebody last took them, a list for each batch that was generated."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Rollout]] = []
+
+    def begin(self, completions: Sequence[Messages], ids: Sequence[Sequence[int]]) -> None:
+        """A new batch, not yet rewarded."""
+        both = zip(completions, ids, strict=True)
+        self.batches.append([Rollout(text_of(c)[:TEXT_CHARS], len(i), None) for c, i in both])
+
+    def add(self, weight: float, scores: Scores) -> None:
+        """Add one term to the newest batch's rewards."""
+        both = zip(self.batches[-1], scores, strict=True)
+        self.batches[-1] = [
+            row if score is None else row._replace(reward=(row.reward or 0.0) + weight * score)
+            for row, score in both
+        ]
+
+    def take(self) -> list[list[Rollout]]:
+        """All batches, which are gone afterwards."""
+        taken, self.batches = self.batches, []
+        return taken
+
+
+class Term:
+    """TRL's reward function of one term; it also notes its scores among the rollouts.
+
+    `first` of the terms: TRL calls them one after the other on the same completions.
+    """
+
+    def __init__(
+        self, term: RewardTerm, score: Callable[..., Scores], rollouts: Rollouts, first: bool
+    ) -> None:
+        self.__name__ = term.name
+        self.weight = term.weight
+        self.score = score
+        self.rollouts = rollouts
+        self.first = first
+
+    def __call__(self, **given: Any) -> Scores:
+        """The scores of TRL's `prompts`, `completions` and `completion_ids`, unweighted."""
+        scores = self.score(**given)
+        if self.first:
+            self.rollouts.begin(given["completions"], given["completion_ids"])
+        self.rollouts.add(self.weight, scores)
+        return scores
+
+
+class PolicyReward:
+    """A RewardModel's score of each prompt with its completion; none where it is not finite."""
+
+    def __init__(self, model: RewardModel, name: str = "reward_model") -> None:
+        self.model = model
+        self.__name__ = name
+
+    def __call__(
+        self,
+        prompts: list[Messages],
+        completions: list[Messages],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float | None]:
+        """Score a batch. Raises TrainError if no score is finite."""
+        before = self.model.n_truncated
+        both = zip(prompts, completions, strict=True)
+        scores = self.model.score([prompt + completion for prompt, completion in both])
+        if all(score is None for score in scores):
+            raise TrainError(
+                f"rl: none of {len(scores)} rewards is finite; check the reward model of "
+                f"{self.__name__} in rl.rewards"
+            )
+        log_metric(TRUNCATED, self.model.n_truncated - before)
+        log_metric(NOT_FINITE, scores.count(None))
+        return scores
+
+
+def reward_functions(job: RlJob, rollouts: Rollouts) -> list[Term]:
+    """TRL's `reward_funcs`, in the order of the terms; loads the reward models."""
+    return [
+        Term(term, scorer(term, job), rollouts, index == 0)
+        for index, term in enumerate(job.rewards)
+    ]
+
+
+def scorer(term: RewardTerm, job: RlJob) -> Callable[..., Scores]:
+    """The scores of one term. Raises ConfigError for a reward model without a folder."""
+    if isinstance(term, LengthReward):
+        return partial(lengths, term)
+    if isinstance(term, RuleReward):
+        return partial(matches, term)
+    if term.path is None:
+        raise ConfigError(f"rl.rewards: {term.name} names no reward model; give its path")
+    model = RewardModel(term.path, job.reward_max_length, job.reward_batch_size)
+    return PolicyReward(model, term.name)
+
+
+def lengths(term: LengthReward, completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    """Tokens beyond `free`, in units of `per`; TRL's count, with the end token."""
+    return [max(0, len(row) - term.free) / term.per for row in completion_ids]
+
+
+def matches(term: RuleReward, completions: Sequence[Messages], **_: Any) -> list[float]:
+    """1 where the pattern is found in the first `TEXT_CHARS` characters, else 0."""
+    pattern = re.compile(term.pattern, re.IGNORECASE)
+    return [float(bool(pattern.search(text_of(c)[:TEXT_CHARS]))) for c in completions]
+
+
+def text_of(completion: Messages) -> str:
+    """What the assistant said."""
+    return completion[-1]["content"] if completion else ""
+
+
+def count_models(job: RlJob) -> int:
+    """How many of the terms are reward models."""
+    return sum(isinstance(term, ModelReward) for term in job.rewards)

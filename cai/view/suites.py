@@ -1,0 +1,80 @@
+"""What `cai eval` prints: the accuracy of each way of asking, and what qualifies it."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from cai.accuracy import Accuracy, SuiteResult, Variant
+from cai.view.terminal import heading, make_table, measure, one_line
+
+COLUMNS = ("asked", "scored>", "accuracy>", "± s.e.>", "95 % interval>", "chance>")
+DETAILS = ("P(right)>", "P(none)>", "ECE>", "ties>")
+
+
+def show_suite(result: SuiteResult, console: Console) -> None:
+    """Print the accuracy of each way of asking, the share of each option, what was left out."""
+    models = (result.model, result.reward_model and f"reward model {result.reward_model}")
+    console.print(heading(result.suite, f"{result.n_items} of {result.n_rows} items", *models))
+    console.print(make_table((*COLUMNS, *DETAILS), rows(result)))
+    if result.variants:
+        names = (f"{name_of(variant)}>" for variant in result.variants)
+        columns = ("chosen (right)", *names)
+        console.print(Text(), make_table(columns, option_rows(result.variants)), sep="\n")
+    for line in notes(result):
+        console.print(Text(one_line(line), "dim"))
+
+
+def rows(result: SuiteResult) -> Iterator[list[object]]:
+    """A row for each variant, then one for the reward model."""
+    for variant in result.variants:
+        more = [measure(variant.p_outside, 1, 3), measure(variant.ece, 1, 3), variant.n_ties]
+        yield [name_of(variant), *cells(variant, variant.chance), *more]
+    if result.reward:
+        yield ["reward model", *cells(result.reward, 0.5), None, None, result.reward.n_ties]
+
+
+def name_of(variant: Variant) -> str:
+    return f"{variant.format}, options {'shuffled' if variant.shuffled else 'as given'}"
+
+
+def cells(found: Accuracy, chance: float) -> list[object]:
+    """The cells under `COLUMNS` after the first, and P(right)."""
+    return [
+        f"{found.n_scored}/{found.n}",
+        measure(found.accuracy, 100, 1),
+        measure(found.stderr, 100, 1),
+        f"{found.low * 100:.1f} – {found.high * 100:.1f} %",
+        measure(chance, 100, 1),
+        measure(found.p_right, 1, 3),
+    ]
+
+
+def option_rows(variants: Sequence[Variant]) -> Iterator[list[object]]:
+    """How often each option was chosen and, in brackets, right: a judge's liking for a position."""
+    options = sorted(
+        {option for variant in variants for option in (*variant.chosen, *variant.correct)}
+    )
+    for option in options:
+        yield [option, *(shares(variant, option) for variant in variants)]
+
+
+def shares(variant: Variant, option: str) -> str:
+    chosen, right = variant.chosen.get(option, 0.0), variant.correct.get(option, 0.0)
+    return f"{measure(chosen, 100, 0)} ({measure(right, 100, 0)})"
+
+
+def notes(result: SuiteResult) -> Iterator[str]:
+    """What the tables leave out."""
+    for variant in result.variants:
+        if variant.accuracy_norm is not None:
+            norm = measure(variant.accuracy_norm, 100, 1)
+            yield f"{name_of(variant)}: accuracy by log-probability per character {norm}"
+    if result.n_not_shuffled:
+        yield f"{result.n_not_shuffled} items cannot be taken apart exactly: not shuffled"
+    if result.n_bad:
+        yield f"{result.n_bad} broken rows left out"
+    if result.reward and result.reward.n_truncated:
+        yield f"{result.reward.n_truncated} items had a text cut at its left for the reward model"
+    for reason, n in result.failures.most_common(3):
+        yield f"{n} without a result: {reason}"
