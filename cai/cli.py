@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cai
+from cai.cli_interop import export, import_
+from cai.cli_measure import eval_, judge_test, reproduce, score
 from cai.errors import CaiError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cai.resolve import Options
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
+    "4 a check of --strict not passed, "
     "75 stopped and resumable (the same command continues), 130 Ctrl-C, "
     "143 SIGTERM."
 )
@@ -37,13 +38,6 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is kept: the same command continues.", err=True)
             ctx.exit(130)
-
-
-def console() -> "Console":
-    """Where commands print: model text is never read as markup."""
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, emoji=False)
 
 
 def terminate(_signal: int, _frame: object) -> None:
@@ -121,13 +115,13 @@ def check(verbose: bool, **values: Any) -> None:
 def runs(as_json: bool, folder: str) -> None:
     """List the runs with their status."""
     from cai.view.listing import list_runs
-    from cai.view.terminal import show_runs
+    from cai.view.terminal import show_runs, standard_console
 
     rows = list_runs(Path(folder))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
-        show_runs(rows, console())
+        show_runs(rows, standard_console())
 
 
 @main.command()
@@ -136,7 +130,7 @@ def runs(as_json: bool, folder: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def show(run_folder: str, prompt: str | None, as_json: bool) -> None:
     """Print a run's summary, or the transcript of one PROMPT (its id or the beginning of it)."""
-    from cai.view import terminal
+    from cai.view import reader, terminal
     from cai.view.listing import find_run
     from cai.view.transcripts import find_transcript
 
@@ -146,9 +140,9 @@ def show(run_folder: str, prompt: str | None, as_json: bool) -> None:
         data = terminal.transcript_json(transcript) if transcript else terminal.run_json(found)
         click.echo(json.dumps(data, indent=1))
     elif transcript:
-        terminal.show_transcript(transcript, console())
+        reader.show_transcript(transcript, terminal.standard_console())
     else:
-        terminal.show_run(found, console())
+        terminal.show_run(found, terminal.standard_console())
 
 
 @main.group()
@@ -175,3 +169,7 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     if found is not None:
         click.echo(found(main, {}, "cai", "_CAI_COMPLETE").source())
+
+
+for command in (judge_test, eval_, score, reproduce, import_, export):
+    main.add_command(command)

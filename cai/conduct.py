@@ -4,8 +4,9 @@ from pathlib import Path
 
 from cai.errors import CaiError, RunConflict
 from cai.manifest import Manifest
+from cai.opening import open_run, run_folder
 from cai.pipeline import STAGES, plan, run_stages
-from cai.prepare import check_installed, open_run, prepare, resolve_models, run_folder
+from cai.prepare import check_installed, prepare, resolve_models
 from cai.resolve import Options
 from cai.run import RunLock
 from cai.stages.context import RunContext

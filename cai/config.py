@@ -115,6 +115,13 @@ class RunConfig(Record):
     max_error_rate: float = Field(default=0.2, ge=0, le=1)
     """Share of failed requests in a stage above which the run stops (exit code 3)."""
 
+    @model_validator(mode="after")
+    def has_preferences(self) -> "RunConfig":
+        needed = self.reward.method == "pairwise" or self.rl.method == "dpo"
+        if needed and not (self.preferences.ai or self.preferences.sources):
+            raise ValueError("preferences.ai is off and preferences.sources is empty: no pairs")
+        return self
+
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what a run makes, as JSON values.
 

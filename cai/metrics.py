@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from cai.judgements import label_pairs
 from cai.records import Critique, Label, Prompt, Response, Revision
 
 Z = 1.959964
@@ -47,8 +48,6 @@ Answers = Mapping[str, Rows]
 Scores = Mapping[str, Score]
 Revised = Iterable[Response | Critique | Revision]
 Comparisons = Mapping[tuple[str, str], Sequence[Label]]
-Judged = tuple[str, str, tuple[float, float]]
-"""Ids of two responses, and P(first) as shown in this order and in the other."""
 
 
 def require(values: Sequence[object], what: str) -> None:
@@ -206,19 +205,6 @@ def word_change(one: str, other: str) -> float:
     return 1 - 2 * kept / total if total else 0.0
 
 
-def label_pairs(labels: Iterable[Label]) -> tuple[list[Judged], int]:
-    """The pairs judged in both orders, and how many lack a judgement in one of them."""
-    groups: dict[tuple[str, ...], list[Label]] = defaultdict(list)
-    for label in labels:
-        groups[(*sorted((label.first_id, label.second_id)), label.principle_id)].append(label)
-    pairs: list[Judged] = []
-    for group in groups.values():
-        given = [label.p_first for label in group if label.p_first is not None]
-        if len(given) == len(group) == 2 and group[0].first_id == group[1].second_id:
-            pairs.append((group[0].first_id, group[0].second_id, (given[0], given[1])))
-    return pairs, len(groups) - len(pairs)
-
-
 def evaluation_summary(
     answers: Answers, scores: Scores, comparisons: Comparisons, revised: Revised
 ) -> Json:
@@ -272,7 +258,7 @@ def comparison_summary(key: tuple[str, str], labels: Sequence[Label], answers: A
     policy, against = ({row.id for _, row in answers.get(name, [])} for name in key)
     pairs, n_unscored = label_pairs(labels)
     oriented: list[tuple[float, float]] = []
-    for first, second, orders in pairs:
+    for first, second, orders, _ in pairs:
         swapped = first in against
         if not {first, second} <= policy | against or swapped == (second in against):
             raise ValueError(f"labels of {first}, {second} do not compare {key[0]} with {key[1]}")

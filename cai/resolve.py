@@ -16,8 +16,8 @@ from cai.resources import RECIPES, find_resource
 from cai.strict_yaml import Document, complaints, load_yaml, parse_yaml
 from cai.train.jobs import FIXED
 
-TRAINER_CLASSES = {"sft": "sft", "reward": "reward", "rloo": "rloo", "grpo": "grpo"}
-"""Our method's name to TRL's module `trainer/NAME_config.py`."""
+TRAINER_KINDS = {"pairwise": "reward", "pointwise": "rating", "rloo": "rl", "grpo": "rl"}
+"""A method's kind of job, where it has another name."""
 
 
 class Options(NamedTuple):
@@ -103,33 +103,31 @@ def put(document: Document, path: Sequence[str], value: Any, source: str) -> Non
 
 
 def check_trainers(config: RunConfig, document: Document) -> None:
-    """Compare the trainer options with the fields of TRL's own config classes."""
-    for stage, method in (("sft", "sft"), ("reward", "reward"), ("rl", config.rl.method)):
+    """Compare the trainer options with the fields of the trainers' own config classes."""
+    methods = (("sft", "sft"), ("reward", config.reward.method), ("rl", config.rl.method))
+    for stage, method in methods:
         options: Mapping[str, Any] = getattr(config, stage).trainer
-        known = trainer_fields(TRAINER_CLASSES[method])
+        known = trainer_fields(method)
         for key in options:
-            if key in FIXED[stage]:
-                place = document.place((stage, "trainer", key))
-                raise ConfigError(
-                    f"{place}: {stage}.trainer.{key}: cai sets this itself; remove it"
-                )
+            place = f"{document.place((stage, 'trainer', key))}: {stage}.trainer.{key}"
+            if key in FIXED[TRAINER_KINDS.get(method, method)]:
+                raise ConfigError(f"{place}: cai sets this itself; remove it")
             if known and key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
-                place = document.place((stage, "trainer", key))
-                raise ConfigError(
-                    f"{place}: {stage}.trainer.{key} is no field of TRL's config for {method}{hint}"
-                )
+                raise ConfigError(f"{place} is no field of the trainer's config for {method}{hint}")
 
 
 @cache
-def trainer_fields(name: str) -> frozenset[str]:
-    """Field names of a TRL config class, read from its source: importing it takes seconds.
+def trainer_fields(method: str) -> frozenset[str]:
+    """Field names of a trainer's config class, read from its source: importing it takes seconds.
 
     Empty where TRL is not installed: then the trainer's own process checks.
     """
-    files = [("trl", f"trainer/{name}_config.py"), ("trl", "trainer/base_config.py")]
-    files += [("transformers", "training_args.py")]
+    files = [("transformers", "training_args.py")]
+    if method != "pointwise":
+        name = "reward" if method == "pairwise" else method
+        files += [("trl", f"trainer/{name}_config.py"), ("trl", "trainer/base_config.py")]
     fields: set[str] = set()
     for package, file in files:
         spec = importlib.util.find_spec(package)

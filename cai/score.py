@@ -9,26 +9,23 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
+from cai.conversations import SIDES, Conversation, conversations, read_each
 from cai.errors import ConfigError, MissingDependency, TrainError
 from cai.metrics import Estimate, known, mean, wilson
 from cai.models import model_context, resolve_model
-from cai.records import Message, Record
+from cai.records import Record
 from cai.run import read_json, read_rows, write_rows
-from cai.sources import TURN, Row, SourceCount, one_dialogue, read_file
+from cai.sources import Row, SourceCount, read_file
 from cai.train.folder import CHECKPOINT, SCORES
 from cai.train.jobs import ScoreJob
 from cai.train.launch import run_job
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Conversation = tuple[Message, ...]
-SIDES = ("chosen", "rejected")
-SKIP_BAD = "mend the line, or leave such lines out and have them counted: --skip-bad"
 
 
 class ScoreOptions(Record):
@@ -133,84 +130,22 @@ def check_head(folder: Path) -> None:
 
 def read_items(path: Path, count: SourceCount, skip_bad: bool) -> list[Item]:
     """Every line's conversations. Raises ConfigError naming a broken line, or if none is left."""
-    items: list[Item] = []
-    for row in read_file(path, count, skip_bad):
-        try:
-            items.append(Item(int(row.place.rpartition(":")[2]), conversations(row)))
-        except ConfigError as error:
-            if not skip_bad:
-                raise ConfigError(f"{error}; {SKIP_BAD}") from error
-            count.n_bad += 1
+    items = list(read_each(read_file(path, count, skip_bad), item_of, count, skip_bad))
     if not items:
         raise ConfigError(f"{path}: nothing to score ({count.n_rows} rows, {count.n_bad} broken)")
     return items
 
 
-def conversations(row: Row) -> tuple[Conversation, ...]:
-    """What a row asks to be scored."""
-    data, place = row.data, row.place
-    given = {name for name, value in data.items() if value is not None}
-    if given.issuperset(SIDES):
-        return tuple(side(data, name, place) for name in SIDES)
-    if "messages" in given:
-        return (side({"messages": data["messages"]}, "messages", place),)
-    if {"prompt", "response"} <= given:
-        return (continued(data["prompt"], data["response"], place),)
-    raise ConfigError(
-        f"{place}: expected prompt and response, messages, or chosen and rejected (it has: "
-        f"{', '.join(sorted(map(str, given)))[:80] or 'nothing'})"
-    )
-
-
-def side(data: Mapping[str, Any], name: str, place: str) -> Conversation:
-    """The conversation in a field: a whole dialogue, or what follows the row's prompt."""
-    value, prompt = data[name], data.get("prompt")
-    place = f"{place}: {name}"
-    if prompt is None or is_dialogue(value):
-        return answered(one_dialogue(value, place), place)
-    return continued(prompt, value, place)
-
-
-def is_dialogue(value: Any) -> bool:
-    """Whether a text or list of turns begins where a dialogue begins, not at its answer."""
-    if isinstance(value, str):
-        return bool(TURN.match(value))
-    first: Any = cast(list[Any], value)[0] if isinstance(value, list) and value else None
-    return isinstance(first, dict) and cast(dict[str, Any], first).get("role") != "assistant"
-
-
-def continued(prompt: Any, answer: Any, place: str) -> Conversation:
-    """A prompt (text or turns) with its answer (text or turns)."""
-    before = one_dialogue(prompt, f"{place}: prompt")
-    if before[-1].role == "assistant" and not before[-1].content.strip():
-        before = before[:-1]  # hh-rlhf's way to end a prompt: "Assistant:"
-    if before[-1].role != "user":
-        raise ConfigError(f"{place}: the prompt ends with an {before[-1].role}'s turn")
-    said: Any = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
-    if not isinstance(said, list):
-        raise ConfigError(f"{place}: expected text or a list of turns")
-    turns = [*(message.model_dump() for message in before), *cast(list[Any], said)]
-    return answered(one_dialogue(turns, place), place)
-
-
-def answered(messages: Conversation, place: str) -> Conversation:
-    """The conversation. Raises ConfigError unless it ends with an answer."""
-    if messages[-1].role == "assistant":
-        return messages
-    raise ConfigError(f"{place}: expected an assistant's turn at the end, to be scored")
+def item_of(row: Row) -> Item:
+    """A line's conversations."""
+    return Item(int(row.place.rpartition(":")[2]), conversations(row))
 
 
 def score_items(job: ScoreJob, items: Sequence[Item], out: Path | None) -> list[Scored]:
     """Score all items in a child process."""
     with scratch(out) as folder:
         run_job(job, folder, job_rows(items), lambda _: None)
-        found = read_rows(folder / SCORES)
-        scored: list[Scored] = []
-        for item in items:
-            rows = [next(found) for _ in item.conversations]
-            rewards = tuple(row["reward"] for row in rows)
-            scored.append(Scored(item.line, rewards, any(row["truncated"] for row in rows)))
-    return scored
+        return read_scored(folder, items)
 
 
 def job_rows(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
@@ -224,6 +159,17 @@ def job_rows(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
                 "ended": True,
                 "policy": None,
             }
+
+
+def read_scored(folder: Path, items: Sequence[Item]) -> list[Scored]:
+    """What the job of `job_rows(items)` left in its folder."""
+    found = read_rows(folder / SCORES)
+    scored: list[Scored] = []
+    for item in items:
+        rows = [next(found) for _ in item.conversations]
+        rewards = tuple(row["reward"] for row in rows)
+        scored.append(Scored(item.line, rewards, any(row["truncated"] for row in rows)))
+    return scored
 
 
 @contextmanager

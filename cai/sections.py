@@ -129,6 +129,12 @@ class Preferences(Record):
     ratio: float | None = Field(default=None, gt=0, lt=1)
     """Share of pairs from `sources` aimed at; none: all there are."""
 
+    @model_validator(mode="after")
+    def check(self) -> "Preferences":
+        if self.ratio and not (self.ai and self.sources):
+            raise ValueError("a ratio needs both: ai: true, and sources")
+        return self
+
 
 class Reward(Record):
     """Stage reward: a scalar head trained on soft labels, or on ratings."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cai.manifest import FORMAT
 from cai.metrics import Score, evaluation_summary
 from cai.records import (
     Critique,
@@ -28,6 +29,41 @@ HOSTILE = (
     "\u202egnp.exe\u202c \u2066iso\u2069 zero\u200bwidth\ufeff tag\U000e0041 bell\x07 back\x08 "
     "```\n````\n</script><img src=x onerror=alert(1)>\n# Heading\n|a|b|\rover"
 )
+COUNTS: dict[str, dict[str, Any]] = {
+    "label": {
+        "pairs": 6,
+        "pairs_of": {"sampled": 6},
+        "assumed_pairs": 2,
+        "skipped": {"identical": 1},
+        "unscored_pairs": 0,
+        "mean_p_chosen": 0.65,
+        "orders_agree": 0.66,
+    },
+    "reward": {
+        "pairs": {"ai": 8, "human.jsonl": 12},
+        "pairs_left_out": {"prompts_differ": 3},
+        "foreign_ratio": 0.6,
+        "foreign_ratio_aimed_at": 0.6,
+        "n_too_long": 1,
+        "accuracy_heldout": 0.6,
+        "accuracy_heldout_low": 0.36,
+        "accuracy_heldout_high": 0.8,
+        "n_heldout": 20,
+    },
+    "rl": {
+        "n_steps": 60,
+        "reward_first": -0.2,
+        "reward_last": 1.1,
+        "rewards_last": {"reward_model": 1.3, "length": -0.2},
+        "kl_last": 0.9,
+        "stopped": None,
+        "candidates": [20, 40, 60],
+        "checkpoint_step": 60,
+        "chosen_step": 40,
+        "chosen_by": "judge",
+        "win_rate_over_start": {"win_rate": 0.7, "low": 0.5, "high": 0.85, "n": 24},
+    },
+}
 STAGES = ("revise", "sft", "sample", "label", "reward", "rl", "evaluate")
 PRINCIPLES = ("overall-harm", "illegal-acts")
 QUESTIONS = (
@@ -195,9 +231,6 @@ def build_run(run: Path, n_prompts: int = 24, stages: Sequence[str] = STAGES) ->
         write_labels(run, by_split["preference"])
     if "reward" in stages:
         write_lines(run / "05-reward" / "metrics.jsonl", curve(30, loss=(0.69, 0.55)))
-        heldout = {"accuracy_heldout": 0.6, "accuracy_heldout_low": 0.36}
-        rest = {"accuracy_heldout_high": 0.8, "n_heldout": 20}
-        write_json(run / "05-reward" / "result.json", heldout | rest)
     if "rl" in stages:
         rows = curve(60, reward=(-0.2, 1.1), reward_std=(0.6, 0.4), kl=(0.0, 0.9))
         write_lines(run / "06-rl" / "metrics.jsonl", rows)
@@ -284,7 +317,7 @@ def manifest(name: str, n_prompts: int, stages: Sequence[str]) -> dict[str, Any]
             "seconds": 61.5 * number,
             "n_in": n_prompts,
             "n_out": n_prompts,
-            "counts": {"errors": 0, "truncated": number},
+            "counts": {"errors": 0, "truncated": number, **COUNTS.get(stage, {})},
             "tokens": {"prompt": 12000, "generated": 3400, "cached": 9000},
             "notes": ["held-out prompts never enter training"] if stage == "evaluate" else [],
         }
@@ -292,7 +325,7 @@ def manifest(name: str, n_prompts: int, stages: Sequence[str]) -> dict[str, Any]
         if stage in stages
     ]
     return {
-        "format": 1,
+        "format": FORMAT,
         "name": name,
         "status": "done" if tuple(stages) == STAGES else "stopped",
         "created": "2026-11-24T03:00:00+00:00",

@@ -5,6 +5,7 @@ import time
 import pytest
 from run_folder import BAD, GOOD, generation, judge, make_prompts, prefer, respond
 
+from cai.judgements import label_pairs
 from cai.metrics import (
     Estimate,
     Score,
@@ -13,7 +14,6 @@ from cai.metrics import (
     ece,
     evaluation_summary,
     is_refusal,
-    label_pairs,
     mean,
     proportion,
     same_position_rate,
@@ -319,7 +319,7 @@ def test_pair_with_one_order_only_is_unscored() -> None:
     assert label_pairs([judge(one, other, 0.9)]) == ([], 1)
     assert label_pairs([judge(one, other, 0.9)] * 2) == ([], 1)
     assert label_pairs([judge(one, other, 0.9), judge(other, one, 0.2)])[0] == [
-        (one.id, other.id, (0.9, 0.2))
+        (one.id, other.id, (0.9, 0.2), (judge(one, other, 0.9), judge(other, one, 0.2)))
     ]
 
 

@@ -93,11 +93,52 @@ def test_empty_folder_has_a_report(tmp_path: Path) -> None:
     assert "**no manifest yet**" in report_of(tmp_path)
 
 
-@pytest.mark.parametrize("result", [{}, {"accuracy_heldout": None, "n_heldout": 0}])
-def test_reward_model_without_held_out_pairs(tmp_path: Path, result: dict[str, object]) -> None:
+def recount(run: Path, stage: str, **counts: object) -> None:
+    """Give a stage of the run other counts."""
+    manifest = read_json(run / "manifest.json")
+    entry = next(entry for entry in manifest["stages"] if entry["name"] == stage)
+    entry["counts"] |= counts
+    write_json(run / "manifest.json", manifest)
+
+
+@pytest.mark.parametrize("counts", [{"accuracy_heldout": None}, {"n_heldout": 0}])
+def test_reward_model_without_held_out_pairs(tmp_path: Path, counts: dict[str, object]) -> None:
     run = build_run(tmp_path / "run")
-    write_json(run / "05-reward" / "result.json", result)
+    recount(run, "reward", **counts)
     assert "Accuracy: –." in report_of(run)
+
+
+def test_a_model_of_ratings_is_measured_on_pairs_too(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    recount(run, "reward", n_heldout_pairs=7, mse_heldout=0.5)
+    text = section(report_of(run), "Reward model")
+    assert "on 7 held-out pairs" in text
+    assert "mean squared error on held-out ratings: 0.5" in text
+
+
+def test_sources_of_preferences_and_their_ratio_are_said(run: Path) -> None:
+    text = section((run / "report.md").read_text(), "Preferences")
+    assert "pairs to learn from, by source: 8 ai, 12 human.jsonl" in text
+    assert r"left out of those: 3 prompts\_differ" in text
+    assert "share of foreign pairs: 0.6" in text
+    assert "not judged: 1 identical" in text
+    assert "assumed to be better: 2" in text
+
+
+def test_rl_says_which_policy_goes_on_and_why(run: Path) -> None:
+    text = section((run / "report.md").read_text(), "Reinforcement learning")
+    assert "kept at steps 20, 40, 60 the judge likes that of step 40 best: it wins 70 %" in text
+    assert r"| reward\_model | 1.3 |" in text
+    assert "Stopped" not in text
+
+
+def test_a_collapse_is_said_with_its_reason(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    stopped = {"step": 12, "why": ["length_growth 4.1 > 3"], "bounds": ["max_length_growth"]}
+    recount(run, "rl", stopped=stopped, chosen_step=0, win_rate_over_start=None)
+    text = section(report_of(run), "Reinforcement learning")
+    assert r"**Stopped as collapsed at step 12**: length\_growth 4.1 \> 3." in text
+    assert "the checkpoint is the policy that RL started from" in text
 
 
 def test_warnings_of_small_and_uncertain_runs(run: Path) -> None:

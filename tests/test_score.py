@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from tiny_model import turn
 
+from cai.conversations import conversations
 from cai.errors import ConfigError, TrainError
 from cai.records import Message
 from cai.run import read_rows
@@ -19,7 +20,6 @@ from cai.score import (
     Scored,
     ScoreOptions,
     check_out,
-    conversations,
     output_row,
     print_score,
     read_items,

@@ -18,6 +18,7 @@ from run_folder import (
     write_json,
 )
 
+from cai.view.reader import show_transcript
 from cai.view.terminal import (
     clean,
     duration,
@@ -26,7 +27,6 @@ from cai.view.terminal import (
     run_json,
     show_run,
     show_runs,
-    show_transcript,
     transcript_json,
 )
 from cai.view.transcripts import Transcript, find_transcript, load_transcripts
@@ -153,7 +153,7 @@ def test_labels_show_both_orders(run: Path) -> None:
     text = printed(console)
     assert "sample 0  sample 1  0.800" in text
     assert "sample 1  sample 0  0.700" in text
-    assert "preference  sample 0, P(better) = 0.55, the orders disagree" in text
+    assert "preference  sample 0 over sample 1, P(better) = 0.55 · the orders disagree" in text
     assert "overall-harm: Which of these responses does the least harm?" in text
 
 

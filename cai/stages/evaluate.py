@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cai.chains.labelling import Candidates, label_chain
+from cai.chains.labelling import label_chain
+from cai.chains.pairing import Candidates
 from cai.chains.revision import Voice, response_chain
 from cai.metrics import Score, evaluation_summary
 from cai.models import Model
-from cai.records import Label, Prompt, Response, Revision
+from cai.records import Critique, Label, Prompt, Response, Revision
 from cai.run import StoredRecord, read_rows, write_json
 from cai.stages.context import Generation, Outcome, RunContext, train
 from cai.stages.label import make_setup, read_labels
@@ -42,7 +43,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
         answers,
         scores,
         {key: labels_between(labels, answers, key) for key in COMPARISONS},
-        [record for record in revised if not isinstance(record, Label)],
+        [record for record in revised if isinstance(record, Response | Critique | Revision)],
     )
     write_json(context.folder("evaluate") / "metrics.json", summary)
     n_whole = sum(r.generation.finish != "error" for rows in answers.values() for _, r in rows)
@@ -86,9 +87,9 @@ def compare_all(context: RunContext, answers: Answers, generation: Generation) -
         generation.release()
     pairs = [pair for key in COMPARISONS for pair in pairs_between(answers, key)]
     distinct = [pair for pair in pairs if pair.one.text != pair.two.text]
-    generation.doing("comparisons in both orders", 2 * len(distinct))
+    generation.doing("comparisons in both orders", setup.n_steps * len(distinct))
     chains = [label_chain(pair, setup) for pair in distinct]
-    generation.run(chains, {"judge": judge}, 2 * len(distinct), "labels")
+    generation.run(chains, {"judge": judge}, setup.n_steps * len(distinct), "labels")
     return len(pairs) - len(distinct)
 
 

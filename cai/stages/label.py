@@ -1,57 +1,84 @@
 """Stage label: the judge compares pairs under drawn principles, in both orders."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from cai.chains.labelling import Candidates, LabelSetup, combine, label_chain, pair_up
+from cai.chains.labelling import LabelSetup, label_chain
+from cai.chains.pairing import Candidates, assumed, combine, extremes, pair_up, revision_pairs
 from cai.chains.revision import Voice
-from cai.records import Label, Preference, Response, Sampling
+from cai.metrics import is_refusal
+from cai.records import Label, Preference, Reasoning, Response, Revision
 from cai.run import write_rows
 from cai.stages.context import Generation, Outcome, RunContext
 from cai.view.progress import StageProgress
 
-JUDGE_SAMPLING = Sampling(temperature=0.0, max_tokens=1)
-"""The judge generates nothing: its options' log-probabilities are read."""
-
 
 def run(context: RunContext, progress: StageProgress) -> Outcome:
-    """Label one pair per prompt of the sample stage."""
-    prompts = {prompt.id: prompt for prompt in context.prompts}
-    with context.records("sample") as file:
-        responses = [record for record in file if isinstance(record, Response)]
-    pairs, skipped = pair_up(prompts, responses, context.config.seed)
-    progress.doing(f"{len(pairs)} pairs in both orders", 2 * len(pairs))
+    """Label pairs of the sample stage's responses and, where asked, of revisions."""
+    sampled, revised, skipped = make_pairs(context)
+    unasked = revised if context.config.label.revision_pairs == "assumed" else []
+    asked = sampled if unasked else sampled + revised
     setup = make_setup(context)
-    chains = [label_chain(pair, setup) for pair in pairs]
+    progress.doing(f"{len(asked)} pairs in both orders", setup.n_steps * len(asked))
+    chains = [label_chain(pair, setup) for pair in asked]
     with Generation(context, "label", progress) as generation:
-        generation.run(chains, {"judge": context.models["judge"]}, 2 * len(pairs))
+        generation.run(chains, {"judge": context.models["judge"]}, setup.n_steps * len(asked))
     labels = read_labels(context, "label")
-    preferences = combine_all(pairs, labels)
+    kept = extremes(asked, labels) if context.config.label.pairing == "extremes" else asked
+    preferences = combine_all(kept, labels, context.config.label.bounds)
+    taken = [assumed(pair) for pair in unasked]
     write_rows(
         context.folder("label") / "preferences.jsonl",
-        [preference.model_dump(mode="json") for preference in preferences],
+        [preference.model_dump(mode="json") for preference in (*preferences, *taken)],
     )
-    n_prompts = len({response.prompt_id for response in responses})
     counts = {
-        "pairs": len(pairs),
+        "pairs": len(asked),
+        "pairs_of": dict(Counter(pair.origin for pair in asked)),
+        "assumed_pairs": len(taken),
         "skipped": dict(skipped),
-        "unscored_pairs": len(pairs) - len(preferences),
+        "not_extreme": len(asked) - len(kept),
+        "unscored_pairs": len(kept) - len(preferences),
         "unscored_reasons": dict(Counter(label.unscored for label in labels if label.unscored)),
+        **reasoning_counts(context),
         **summary(preferences, labels),
         **generation.counts,
     }
-    return Outcome(n_prompts, len(preferences), counts, generation.tokens)
+    n_in = len(sampled) + len(revised) + skipped.total()
+    return Outcome(n_in, len(preferences) + len(taken), counts, generation.tokens)
+
+
+def make_pairs(
+    context: RunContext,
+) -> tuple[list[Candidates], list[Candidates], Counter[str]]:
+    """Pairs of samples, pairs with a revision, and what was skipped of both, by reason."""
+    config = context.config.label
+    if not context.config.preferences.ai:
+        return [], [], Counter()
+    prompts = {prompt.id: prompt for prompt in context.prompts}
+    with context.records("sample") as file:
+        responses = [record for record in file if isinstance(record, Response)]
+    sampled, skipped = pair_up(prompts, responses, config.pairing, context.config.seed)
+    if config.revision_pairs == "off":
+        return sampled, [], skipped
+    with context.records("revise") as file:
+        records = [record for record in file if isinstance(record, Response | Revision)]
+    revised, more_skipped = revision_pairs(prompts, records)
+    return sampled, revised, skipped + more_skipped
 
 
 def make_setup(context: RunContext) -> LabelSetup:
     """The judge, its principles and its question."""
-    judge = context.models["judge"]
+    judge, config = context.models["judge"], context.config.label
     return LabelSetup(
         principles=context.constitution.for_preference(),
         templates=context.templates,
-        exemplars=context.exemplars_on(context.config.label.exemplars, judge),
+        exemplars=context.exemplars_on(config.exemplars, judge),
         seed=context.config.seed,
-        judge=Voice("judge", judge.label, JUDGE_SAMPLING, context.config.engine.key),
+        judge=Voice("judge", judge.label, config.reasoning, context.config.engine.key),
+        mode=config.mode,
+        ensemble=config.ensemble,
+        n_cot=config.n_cot,
     )
 
 
@@ -61,22 +88,40 @@ def read_labels(context: RunContext, stage: str, file: str = "records") -> list[
         return [record for record in records if isinstance(record, Label)]
 
 
-def combine_all(pairs: Sequence[Candidates], labels: Sequence[Label]) -> list[Preference]:
-    """The preferences of those pairs whose two orders were both scored."""
-    by_prompt: dict[str, list[Label]] = {}
+def reasoning_counts(context: RunContext) -> dict[str, int]:
+    """How many reasonings there are and what is wrong with them; empty without any (mode cot)."""
+    with context.records("label") as records:
+        found = [record for record in records if isinstance(record, Reasoning)]
+    if not found:
+        return {}
+    return {
+        "reasonings": len(found),
+        "failed_reasonings": sum(r.generation.finish == "error" for r in found),
+        "refused_reasonings": sum(is_refusal(r.text) for r in found),
+    }
+
+
+def combine_all(
+    pairs: Sequence[Candidates],
+    labels: Iterable[Label],
+    bounds: tuple[float, float] | None = None,
+) -> list[Preference]:
+    """The preferences of those pairs that were scored in both orders."""
+    by_prompt: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
-        by_prompt.setdefault(label.prompt_id, []).append(label)
-    combined = (combine(pair, by_prompt.get(pair.prompt.id, [])) for pair in pairs)
+        by_prompt[label.prompt_id].append(label)
+    combined = (combine(pair, by_prompt[pair.prompt.id], bounds) for pair in pairs)
     return [preference for preference in combined if preference is not None]
 
 
-def summary(preferences: Sequence[Preference], labels: Sequence[Label]) -> dict[str, float | None]:
+def summary(preferences: Sequence[Preference], labels: Sequence[Label]) -> dict[str, Any]:
     """How sure and how consistent the judge is; none where there is nothing to say."""
     if not preferences:
         return {"mean_p_chosen": None, "orders_agree": None, "mean_p_outside": None}
     outside = [label.p_outside for label in labels if label.p_outside is not None]
+    agree = [bool(preference.orders_agree) for preference in preferences]
     return {
         "mean_p_chosen": round(sum(p.p_chosen for p in preferences) / len(preferences), 4),
-        "orders_agree": round(sum(p.orders_agree for p in preferences) / len(preferences), 4),
-        "mean_p_outside": round(sum(outside) / len(outside), 4),
+        "orders_agree": round(sum(agree) / len(agree), 4),
+        "mean_p_outside": round(sum(outside) / len(outside), 4) if outside else None,
     }

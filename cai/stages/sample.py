@@ -8,7 +8,9 @@ from cai.view.progress import StageProgress
 def run(context: RunContext, progress: StageProgress) -> Outcome:
     """Sample the preference split."""
     config, policy = context.config.sample, context.policy()
-    prompts = context.select("red_team", "preference", config.n_prompts)
+    # Where no pairs of this run are used, none are made.
+    n = config.n_prompts if context.config.preferences.ai else 0
+    prompts = context.select("red_team", "preference", n)
     voice = Voice("policy", policy.label, config.sampling, context.config.engine.key)
     chains = [
         response_chain(prompt, sample, (), voice, context.config.seed)

@@ -95,7 +95,7 @@ def export(job: RlJob | DpoJob, folder: Path, tokenizer: Any, last_healthy: int)
     shutil.rmtree(folder / files.KEPT, ignore_errors=True)
     healthy = files.steps(candidates, "step")
     if healthy:
-        link_checkpoint(healthy[-1], folder / files.CHECKPOINT)
+        files.choose(healthy[-1], folder / files.CHECKPOINT)
     else:
         save_model(load_policy(job.model, job.lora), tokenizer, folder / files.CHECKPOINT)
     steps = [files.step_of(path) for path in healthy]
@@ -114,12 +114,3 @@ def load_kept(job: RlJob | DpoJob, path: Path) -> Any:
     return PeftModel.from_pretrained(
         load_policy(job.model, job.lora), str(path), torch_device="cpu"
     )
-
-
-def link_checkpoint(candidate: Path, checkpoint: Path) -> None:
-    """Give a candidate's files their second name."""
-    temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    files.link_tree(candidate, temporary)
-    sync_folder(temporary)
-    files.publish(temporary, checkpoint)

@@ -7,7 +7,10 @@ from typing import Any
 
 from cai.records import digest
 from cai.run import write_json, write_rows
-from cai.train.jobs import Job, ScoreJob
+from cai.train import folder as files
+from cai.train.jobs import DpoJob, Job, RlJob, ScoreJob
+
+N_STEPS = 2
 
 
 def run_fake_job(job: Job, folder: Path, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -23,14 +26,31 @@ def run_fake_job(job: Job, folder: Path, rows: Iterable[dict[str, Any]]) -> dict
         return {"n_rows": len(kept), "n_truncated": 0, "n_not_finite": 0}
     write_rows(
         folder / "metrics.jsonl",
-        [{"step": step, "max_steps": 2, "loss": 1 / step} for step in (1, 2)],
+        [{"step": step, "max_steps": N_STEPS, "loss": 1 / step} for step in range(1, N_STEPS + 1)],
     )
-    checkpoint = folder / "checkpoint"
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    checkpoint.mkdir()
-    settings = job.model_dump(exclude={"model", "reward_model"})  # folders: not the same anywhere
-    write_json(checkpoint / "config.json", {"fake": digest(settings, kept)})
-    return {"n_rows": len(kept), "n_steps": 2, "loss_first": 1.0, "loss_last": 0.5}
+    result: dict[str, Any] = {
+        "n_rows": len(kept),
+        "n_steps": N_STEPS,
+        "loss_first": 1.0,
+        "loss_last": 1 / N_STEPS,
+    }
+    if isinstance(job, RlJob | DpoJob):
+        steps = list(range(1, min(N_STEPS, job.n_checkpoints) + 1))
+        for step in steps:
+            fake_checkpoint(job, folder / files.CANDIDATES / f"step-{step}", [step, kept])
+        files.choose(folder / files.CANDIDATES / f"step-{steps[-1]}", folder / files.CHECKPOINT)
+        return result | {"stopped": None, "candidates": steps, "checkpoint_step": steps[-1]}
+    fake_checkpoint(job, folder / files.CHECKPOINT, kept)
+    return result
+
+
+def fake_checkpoint(job: Job, folder: Path, content: Any) -> None:
+    """A folder whose digest stands for the job and `content`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # folders of models are not the same anywhere
+    settings = job.model_dump(exclude={"model", "reward_model", "rewards"})
+    write_json(folder / "config.json", {"fake": digest(settings, content)})
 
 
 def fake_score(row: dict[str, Any]) -> dict[str, Any]:

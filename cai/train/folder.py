@@ -181,3 +181,12 @@ def link(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def choose(candidate: Path, checkpoint: Path) -> None:
+    """Give a kept policy's files their second name, that of the stage's checkpoint."""
+    temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    link_tree(candidate, temporary)
+    sync_folder(temporary)
+    publish(temporary, checkpoint)

@@ -23,6 +23,12 @@ def checked_lines(prepared: Prepared) -> Iterator[str]:
             f"{count.n_human_turns} turns → {count.n_prompts} prompts, "
             f"{count.n_duplicates} duplicates"
         )
+    for reading in prepared.readings:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in reading.left_out.items())
+        yield (
+            f"learnt from too: {reading.source}: {reading.n_rows} rows, {reading.n_bad} broken, "
+            f"{reading.n_used} used" + (f", left out: {left_out}" if left_out else "")
+        )
     splits = Counter(prompt.split for prompt in prepared.prompts)
     yield "splits: " + ", ".join(f"{n} {split}" for split, n in splits.items())
     yield (

@@ -1,22 +1,22 @@
 """`report.md` and its plots: how a run was made, what changed, and what the numbers cannot say."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cai.metrics import REFUSAL_OF, known, label_pairs, same_position_rate, wilson
+from cai.judgements import label_pairs
+from cai.metrics import REFUSAL_OF, known, same_position_rate, wilson
 from cai.run import write_atomic
+from cai.view.learning import counts_of, heldout_accuracy, preferences, reinforcement, reward_model
+from cai.view.markdown import bullets, fence, grid, inline
 from cai.view.plots import curves, draw_before_after, draw_rounds, draw_training, plot
 from cai.view.terminal import (
     COLUMNS,
     as_text,
     by_policy,
-    clean,
     evaluation_rows,
     measure,
-    one_line,
     read_run,
     stage_rows,
 )
@@ -28,8 +28,6 @@ from cai.view.transcripts import (
     stage_folder,
 )
 
-EXCERPT = 700
-"""Characters of a text shown in an example."""
 FEW_PROMPTS = 100
 LIMITS = (
     "Intervals are 95 % and cover the draw of prompts, not that of seeds: training once more with "
@@ -61,42 +59,23 @@ def write_report(run: Path) -> Path:
     A missing stage is named and leaves out what depends on it. Raises ConfigError where a file of
     the run is broken, DiskFull where it cannot be written."""
     manifest, transcripts = read_run(run), load_transcripts(run)
-    heldout = heldout_accuracy(read_object(stage_folder(run, "reward") / "result.json"))
+    heldout = heldout_accuracy(counts_of(manifest, "reward"))
     facts = Facts(run, manifest, manifest["evaluation"] or {}, heldout, transcripts)
-    sections = (how_made, results, judge, reward_model, rounds, training, warned, limits, examples)
-    blocks = [block for section in sections for block in section(facts)]
+    blocks = [
+        *how_made(facts),
+        *results(facts),
+        *judge(facts),
+        *preferences(facts.manifest),
+        *reward_model(facts.manifest, heldout),
+        *reinforcement(facts.manifest),
+        *rounds(facts),
+        *training(facts),
+        *warned(facts),
+        *limits(facts),
+        *examples(facts),
+    ]
     write_atomic(run / "report.md", "\n\n".join(blocks) + "\n")
     return run / "report.md"
-
-
-def heldout_accuracy(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    if result.get("accuracy_heldout") is None or not result.get("n_heldout"):
-        return None
-    ends = {end: result[f"accuracy_heldout_{end}"] for end in ("low", "high")}
-    return {"value": result["accuracy_heldout"], **ends, "n": result["n_heldout"]}
-
-
-def inline(text: object) -> str:
-    """Text of one line with nothing in it that Markdown would interpret."""
-    return re.sub(r"([\\`*_\[\]<>|#~$&!])", r"\\\1", one_line(text))
-
-
-def fence(text: str) -> str:
-    """A code fence longer than any run of backticks in `text`, which is cut to `EXCERPT`."""
-    left = len(text) - EXCERPT
-    shown = clean(text[:EXCERPT] + (f" […, {left:,} more characters]" if left > 0 else ""))
-    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
-    return f"{ticks}text\n{shown}\n{ticks}"
-
-
-def grid(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    cells = [[inline(as_text(cell)) for cell in row] for row in rows]
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"* {line}" for line in lines)
 
 
 def how_made(facts: Facts) -> Iterator[str]:
@@ -144,7 +123,7 @@ def judged(facts: Facts) -> list[tuple[str, int, int, dict[str, Any] | None]]:
     rows: list[tuple[str, int, int, dict[str, Any] | None]] = []
     for stage, labels in (("label", label), ("evaluate", compared)):
         pairs, n_unscored = label_pairs(labels)
-        rate = known(same_position_rate, [orders for _, _, orders in pairs])
+        rate = known(same_position_rate, [pair.orders for pair in pairs])
         rows.append((stage, len(pairs), n_unscored, rate))
     return [row for row in rows if row[1] or row[2]]
 
@@ -154,12 +133,6 @@ def judge(facts: Facts) -> Iterator[str]:
         yield "## The judge"
         rows = [(*row[:3], measure(row[3], 100, 0)) for row in found]
         yield grid(("Stage", "Pairs", "Unscored pairs", "Same slot preferred in both orders"), rows)
-
-
-def reward_model(facts: Facts) -> Iterator[str]:
-    yield "## Reward model"
-    n = f" on {facts.heldout['n']:,} held-out pairs" if facts.heldout else ""
-    yield f"Accuracy{n}: {measure(facts.heldout, 100, 0)}. 50 % is guessing."
 
 
 def rounds(facts: Facts) -> Iterator[str]:

@@ -7,36 +7,34 @@ a last line that is only half written is left out. Everything else that is broke
 import difflib
 import io
 import itertools
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jsonlines
 from pydantic import ValidationError
 
 from cai.constitution import Principle
 from cai.errors import ConfigError
-from cai.metrics import Score, common_rows, is_refusal, label_pairs, word_change
+from cai.judgements import label_pairs
+from cai.metrics import Score, is_refusal, word_change
 from cai.records import (
     AnyRecord,
     Critique,
     Label,
     Preference,
     Prompt,
+    Reasoning,
     Response,
     Revision,
     record_adapter,
 )
 from cai.run import read_json
 
-Change = Literal["same", "removed", "added"]
-MAX_DIFF_WORDS = 4_000
 POLICIES = ("base", "sft", "rl")
-Kept = TypeVar("Kept", Prompt, Response, Label, Preference)
+Kept = TypeVar("Kept", Prompt, Response, Reasoning, Label, Preference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,8 @@ class Transcript:
     rounds: tuple[Round, ...] = ()
     samples: tuple[Response, ...] = ()
     labels: tuple[Label, ...] = ()
+    reasonings: tuple[Reasoning, ...] = ()
+    """What the judge wrote before its judgements (mode cot), those of `comparisons` too."""
     preferences: tuple[Preference, ...] = ()
     answers: tuple[Answer, ...] = ()
     comparisons: tuple[Label, ...] = ()
@@ -102,7 +102,7 @@ def badges(transcript: Transcript) -> list[str]:
     versions = transcript.versions()
     pairs = itertools.pairwise(versions)
     judged, n_unscored = label_pairs((*transcript.labels, *transcript.comparisons))
-    orders = [(one - 0.5) * (0.5 - other) for _, _, (one, other) in judged]
+    orders = [(one - 0.5) * (0.5 - other) for one, other in (pair.orders for pair in judged)]
     last = [*versions[-1:], *(answer.response for answer in transcript.answers)]
     found = {
         "error": n_unscored
@@ -113,29 +113,6 @@ def badges(transcript: Transcript) -> list[str]:
         "orders disagree": any(agreement <= 0 for agreement in orders),
     }
     return [badge for badge, shown in found.items() if shown]
-
-
-def word_diff(one: str, other: str) -> list[tuple[Change, str]]:
-    """Runs of words kept, removed from `one` and added by `other`, in reading order.
-
-    Beyond `MAX_DIFF_WORDS` words all of `one` is removed and all of `other` added."""
-    a, b = re.findall(r"\S+\s*", one), re.findall(r"\S+\s*", other)
-    if len(a) + len(b) > MAX_DIFF_WORDS:
-        return [("removed", one), ("added", other)]
-    rows = common_rows([word.rstrip() for word in a], [word.rstrip() for word in b])
-    steps: list[tuple[Change, str]] = []
-    while a or b:
-        bit = max(0, len(b) - 1)
-        if b and rows[len(a)] >> bit & 1:
-            steps.append(("added", b.pop()))
-        elif b and rows[len(a) - 1] >> bit & 1:
-            a.pop()
-            steps.append(("same", b.pop()))
-        else:
-            steps.append(("removed", a.pop()))
-    key: Callable[[tuple[Change, str]], Change] = itemgetter(0)
-    runs = itertools.groupby(reversed(steps), key)
-    return [(change, "".join(word for _, word in run)) for change, run in runs]
 
 
 def stage_folder(run: Path, stage: str) -> Path:
@@ -244,6 +221,7 @@ def join(
             sorted(of_type(parts.get("sample", ()), Response), key=lambda response: response.sample)
         ),
         labels=tuple(of_type(parts.get("label", ()), Label)),
+        reasonings=tuple(of_type([*parts.get("label", ()), *parts.get("compare", ())], Reasoning)),
         preferences=tuple(of_type(parts.get("preferences", ()), Preference)),
         answers=answers,
         comparisons=tuple(of_type(parts.get("compare", ()), Label)),

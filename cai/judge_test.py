@@ -1,0 +1,178 @@
+"""`cai judge-test`: what a judge's labels are worth, measured before money is spent on them.
+
+Pairs whose better side is known are judged exactly as the label stage would judge them. Answers are
+records in a folder of their own: the same command continues, and asks nothing twice.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cai.chains.judging import Trial, make_trial, trial_chains
+from cai.chains.labelling import LabelSetup
+from cai.chains.revision import Voice
+from cai.config import RunConfig
+from cai.constitution import Constitution, find_constitution, load_constitution
+from cai.driver import Chain, run_chains
+from cai.engines.open import LazyEngine
+from cai.errors import ConfigError, QualityGate, TooManyErrors
+from cai.judge_metrics import chance, is_chance, measure
+from cai.models import Model, has_chat_template, resolve_model
+from cai.preferences import read_pairs
+from cai.prompts import Templates
+from cai.records import digest
+from cai.resolve import Options, resolve_config
+from cai.run import RecordFile, RunLock, StoredRecord, write_json
+from cai.sections import PreferenceSource
+from cai.view.progress import RunProgress
+
+FOLDER = Path("runs") / "judge-tests"
+
+
+class JudgeTestOptions(NamedTuple):
+    """Who is tested, and on what."""
+
+    judge: str
+    """A run's folder or name, whose judge, principles and label settings are taken; or a model."""
+    data: str
+    """Preferences: see `cai.preferences`."""
+    options: Options = Options()
+    """For a model: constitution and settings. For a run: settings over its own."""
+    n: int | None = 200
+    """Pairs drawn from the data; none: all."""
+    n_identical: int = 16
+    n_written: int = 16
+    folder: Path = FOLDER
+
+
+class Subject(NamedTuple):
+    """The judge as it would label."""
+
+    config: RunConfig
+    constitution: Constitution
+    model: Model
+
+
+def judge_test(options: JudgeTestOptions, progress: RunProgress | None = None) -> dict[str, Any]:
+    """Ask, measure, write `result.json`; returns its content.
+
+    Raises TooManyErrors where not one pair could be scored.
+    """
+    progress = progress or RunProgress()
+    subject = find_subject(options)
+    config = subject.config
+    source = PreferenceSource(path=options.data, n=options.n)
+    pairs, count = read_pairs(source, config.seed, config.prompts.skip_bad)
+    decided = [pair for pair in pairs if pair.p_chosen != 0.5]
+    if not decided:
+        raise ConfigError(f"{options.data}: no pair in it that says which side is better")
+    # Where verdicts are written anyway, there is no need for more of them.
+    n_written = 0 if config.label.mode == "text" else options.n_written
+    trial = make_trial(decided, options.n_identical, n_written)
+    folder = work_folder(subject, options)
+    records = ask_judge(subject, trial, folder, progress)
+    result = {
+        "judge": subject.model.label,
+        "constitution": f"{subject.constitution.name} {subject.constitution.version}",
+        "label": config.label.model_dump(mode="json"),
+        "engine": config.engine.model_dump(mode="json"),
+        "seed": config.seed,
+        "data": options.data,
+        "rows": count.summary(),
+        "folder": str(folder),
+        **measure(trial, records),
+    }
+    if not result["accuracy"]:
+        raise TooManyErrors(
+            f"{subject.model.label}: none of {len(decided)} pairs could be scored: "
+            f"{result['unscored_reasons']}; a prompt too long? Raise engine.max_context"
+        )
+    write_json(folder / "result.json", result)
+    return result
+
+
+def refuse_chance(result: Mapping[str, Any]) -> None:
+    """Raise QualityGate for a judge whose accuracy is not above chance."""
+    if is_chance(result):
+        raise QualityGate(f"{result['judge']}: {chance(result)}")
+
+
+def find_subject(options: JudgeTestOptions) -> Subject:
+    """The judge of a run, or a model under the given constitution."""
+    for run in (Path(options.judge), Path("runs") / options.judge):
+        if (run / "manifest.json").is_file():
+            own = options.options._replace(
+                config=str(run / "config.json"),
+                constitution=str(run / "inputs" / "constitution.yaml"),
+            )
+            config = resolve_config(own)
+            break
+    else:
+        given = options.options.constitution or "harmless"
+        model = options.judge
+        config = resolve_config(options.options._replace(constitution=given, model=model))
+    constitution = load_constitution(find_constitution(config.constitution))
+    constitution.for_preference()
+    name = config.models.judge or config.models.base
+    fake = Model(name, Path(name), "fake") if config.engine.kind == "fake" else None
+    return Subject(config, constitution, fake or resolve_model(name))
+
+
+def work_folder(subject: Subject, options: JudgeTestOptions) -> Path:
+    """Where a judge's answers lie; other settings ask other questions there."""
+    folder = options.folder / f"{Path(subject.model.name).name}-{digest(subject.model.label)[:6]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def make_setup(subject: Subject) -> LabelSetup:
+    """The judge's question, as the label stage asks it."""
+    config, label, model = subject.config, subject.config.label, subject.model
+    exemplars = label.exemplars == "on"
+    if label.exemplars == "auto":
+        exemplars = config.engine.kind != "fake" and not has_chat_template(model.path)
+    return LabelSetup(
+        principles=subject.constitution.for_preference(),
+        templates=Templates(config.exemplars),
+        exemplars=exemplars,
+        seed=config.seed,
+        judge=Voice("judge", model.label, label.reasoning, config.engine.key),
+        mode=label.mode,
+        ensemble=label.ensemble,
+        n_cot=label.n_cot,
+    )
+
+
+def ask_judge(
+    subject: Subject, trial: Trial, folder: Path, progress: RunProgress
+) -> list[StoredRecord]:
+    """Every answer to the trial, those that were on disk included."""
+    setup, heard = make_setup(subject), list[StoredRecord]()
+    chains = trial_chains(trial, setup, replace(setup, mode="text"))
+    n_pairs = len(trial.pairs) + len(trial.identical)
+    n_steps = setup.n_steps * n_pairs + len(trial.written)
+    engine = LazyEngine(subject.config.engine, subject.model, folder / "engine.log", 1.0)
+    with RunLock(folder), closing(engine), progress.stage("judge-test") as stage:
+        stage.doing(f"{n_pairs} pairs in both orders", n_steps)
+        with RecordFile(folder / "records.jsonl") as records:
+            run_chains(
+                (overheard(chain, heard) for chain in chains),
+                {"judge": engine},
+                records,
+                lambda tally: stage.steps(n_steps, tally),
+            )
+    return heard
+
+
+def overheard(chain: Chain, heard: list[StoredRecord]) -> Chain:
+    """The chain; its records are kept in `heard` too."""
+    record: Any = None
+    while True:
+        try:
+            step = chain.send(record)
+        except StopIteration:
+            return
+        record = yield step
+        heard.append(record)

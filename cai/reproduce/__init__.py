@@ -1,0 +1,1 @@
+"""Measures on this machine what the method rests on: soft labels, human pairs, RL, the judge."""

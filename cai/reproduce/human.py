@@ -1,0 +1,117 @@
+"""Part 2: a reward model trained on human pairs, measured on dialogues that it has not seen."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import StatisticsError, correlation, fmean
+from typing import Any
+
+from cai.metrics import Estimate, wilson
+from cai.preferences import Pair as HumanPair
+from cai.reproduce.dialogues import as_pair, load_split
+from cai.reproduce.gaps import score_gaps, training_row
+from cai.reproduce.options import Result, Work
+from cai.train.folder import CHECKPOINT
+from cai.train.jobs import RewardJob
+from cai.train.launch import run_job
+
+FOLDER = "2-human"
+
+
+def run(work: Work) -> Result:
+    """Train on growing shares of the training dialogues, each time on the same test pairs."""
+    split, counts = load_split(work)
+    shares = work.options.sizes.human.shares
+    growth = [measure(share, part(split.training, share), split.test, work) for share in shares]
+    return {
+        "data": counts,
+        "growth": growth,
+        "shorter": rule_accuracy(split.test)._asdict(),
+        "accuracy": growth[-1]["accuracy"],
+        "beats_chance": growth[-1]["accuracy"]["low"] > 0.5,
+    }
+
+
+def part(pairs: Sequence[HumanPair], share: float) -> list[HumanPair]:
+    """The first of the pairs: a smaller share is a part of a larger one."""
+    return list(pairs[: math.ceil(share * len(pairs))])
+
+
+def measure(
+    share: float, training: Sequence[HumanPair], test: Sequence[HumanPair], work: Work
+) -> dict[str, Any]:
+    """Train on `training` and compare the two scores of each test pair."""
+    names = (FOLDER, folder_of(share))
+    work.progress.doing(f"reward model on {len(training)} pairs")
+    result = run_job(
+        make_job(work),
+        work.folder(*names),
+        (training_row(as_pair(pair)) for pair in training),
+        work.progress.training,
+    )
+    work.progress.doing(f"scores of {len(test)} unseen pairs")
+    gaps = score_gaps(work, names, [as_pair(pair) for pair in test], max_length(work))
+    known = [(pair, gap) for pair, gap in zip(test, gaps, strict=True) if gap is not None]
+    longer = [float(len(pair.chosen) - len(pair.rejected)) for pair, _ in known]
+    values = [gap for _, gap in known]
+    return {
+        "share": share,
+        "n_train": result["n_train"],
+        "n_steps": result["n_steps"],
+        "n_too_long": result["n_too_long"] + len(test) - len(known),
+        "accuracy": sign_accuracy(values)._asdict(),
+        "accuracy_train": result["accuracy_train"],
+        "loss": fmean(math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in values),
+        "length_correlation": pearson(values, longer),
+        "seconds": result["train_seconds"],
+    }
+
+
+def folder_of(share: float) -> str:
+    """The name of the folder of one reward model."""
+    return f"share-{share:g}"
+
+
+def checkpoint(work: Work) -> Path:
+    """The reward model that was trained on the largest share."""
+    share = work.options.sizes.human.shares[-1]
+    return work.folder(FOLDER, folder_of(share), CHECKPOINT)
+
+
+def make_job(work: Work) -> RewardJob:
+    """The reward model's job; the settings were chosen on the tuning dialogues."""
+    sizes = work.options.sizes.human
+    return RewardJob(
+        model=str(work.model.path),
+        lora=sizes.lora,
+        max_length=max_length(work),
+        trainer={
+            "num_train_epochs": sizes.epochs,
+            "per_device_train_batch_size": sizes.batch_size,
+            "learning_rate": sizes.learning_rate,
+        },
+        seed=work.options.seed,
+    )
+
+
+def max_length(work: Work) -> int:
+    """Tokens of a side. English has four characters a token: hardly a side is longer."""
+    return max(64, work.options.sizes.human.max_chars // 2)
+
+
+def sign_accuracy(gaps: Sequence[float]) -> Estimate:
+    """Share of positive gaps with Wilson's interval; a tie counts as half."""
+    return wilson(fmean(0.5 + 0.5 * ((gap > 0) - (gap < 0)) for gap in gaps), len(gaps))
+
+
+def rule_accuracy(pairs: Sequence[HumanPair]) -> Estimate:
+    """How often the shorter answer (in characters) is the better one: what a rule gets."""
+    return sign_accuracy([float(len(pair.rejected) - len(pair.chosen)) for pair in pairs])
+
+
+def pearson(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """The correlation; none where a side is constant."""
+    try:
+        return correlation(one, other)
+    except StatisticsError:
+        return None

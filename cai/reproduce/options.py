@@ -1,0 +1,109 @@
+"""What `cai reproduce` is asked, and how large its parts are."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from cai.config import Engine
+from cai.models import EMBEDDED, Model
+from cai.records import Record
+from cai.sections import Lora
+from cai.view.progress import StageProgress
+
+PARTS = ("labels", "human", "rl", "judge")
+"""In order; on the command line they are 1 to 4."""
+
+
+class LabelSizes(Record):
+    """Part 1: reward models on pairs of known P."""
+
+    n_train: int = Field(default=24, ge=1)
+    """Pairs of each level."""
+    n_unseen: int = Field(default=8, ge=1)
+    steps: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=12, ge=1)
+    learning_rate: float = 1e-3
+    lora: Lora = Lora(r=8, alpha=16)
+
+
+class HumanSizes(Record):
+    """Part 2: reward models on human pairs."""
+
+    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    """Of the training dialogues, each a part of the next."""
+    test: float = Field(default=0.25, gt=0, lt=1)
+    """Share of dialogues whose pairs measure accuracy and serve nothing else."""
+    tuning: float = Field(default=0.15, gt=0, lt=1)
+    """Share of dialogues on which the settings below were chosen; part 3 takes its prompts there.
+    The rest is trained on."""
+    max_chars: int = Field(default=1500, ge=1)
+    """A pair with a longer side is left out and counted."""
+    epochs: float = 1.0
+    batch_size: int = Field(default=8, ge=1)
+    learning_rate: float = 2e-4
+    lora: Lora = Lora(r=16, alpha=32)
+
+
+class RlSizes(Record):
+    """Part 3: RL against the reward model of part 2, and against a planted reward."""
+
+    steps: int = Field(default=40, ge=1)
+    planted_steps: int = Field(default=30, ge=1)
+    n_unseen: int = Field(default=96, ge=2)
+    """Prompts that measure the policy before and after."""
+    max_chars: int = Field(default=400, ge=1)
+    """A longer prompt is left out and counted."""
+    max_tokens: int = Field(default=64, ge=2)
+    """Of a response."""
+    batch_size: int = Field(default=16, ge=2)
+    """Responses a step, `n_generations` to a prompt."""
+    n_generations: int = Field(default=4, ge=2)
+    learning_rate: float = 1e-4
+    beta: float = 0.05
+    lora: Lora = Lora(r=16, alpha=32)
+
+
+class JudgeSizes(Record):
+    """Part 4: the judge test."""
+
+    n_pairs: int = Field(default=100, ge=2)
+
+
+class Sizes(Record):
+    """How large each part is."""
+
+    labels: LabelSizes = LabelSizes()
+    human: HumanSizes = HumanSizes()
+    rl: RlSizes = RlSizes()
+    judge: JudgeSizes = JudgeSizes()
+
+
+class ReproduceOptions(NamedTuple):
+    """What is reproduced, on what."""
+
+    data: str
+    """Human preference pairs: hh-rlhf's harmless-base.jsonl.gz."""
+    model: str = EMBEDDED
+    out: Path = Path("runs") / "reproduce"
+    parts: tuple[str, ...] = PARTS
+    sizes: Sizes = Sizes()
+    engine: Engine = Engine(kind="transformers", capacity=32)
+    seed: int = 0
+    skip_bad: bool = False
+
+
+class Work(NamedTuple):
+    """What a part is given."""
+
+    options: ReproduceOptions
+    model: Model
+    progress: StageProgress
+
+    def folder(self, *names: str) -> Path:
+        """A folder of the part's own."""
+        return self.options.out.joinpath(*names)
+
+
+Result = dict[str, Any]
+"""What a part measured, as JSON."""

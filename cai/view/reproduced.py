@@ -1,0 +1,134 @@
+"""What `cai reproduce` found: in the terminal, and as Markdown (docs/reproduce.md)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from cai.judge_metrics import is_chance
+from cai.reproduce.options import PARTS
+from cai.view.judged import rows as judge_rows
+from cai.view.markdown import bullets, grid, inline
+from cai.view.terminal import as_text, duration, heading, make_table, measure, one_line
+
+Found = Mapping[str, Any]
+
+
+class Section(NamedTuple):
+    """A part's result, ready to be shown. Columns that end in `>` are aligned to the right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[Sequence[object]]
+    verdict: str
+    """The one sentence that the part was made for."""
+    notes: list[str]
+
+
+def show_reproduced(results: Found, console: Console) -> None:
+    """Print a table and a verdict for each part that is done."""
+    for part, section in sections(results):
+        seconds = duration(results["spent_s"].get(part))
+        console.print(heading(section.title, seconds))
+        console.print(make_table(section.columns, section.rows))
+        console.print(Text(one_line(section.verdict), "bold"), soft_wrap=True)
+        for note in section.notes:
+            console.print(Text(one_line(note), "dim"), soft_wrap=True)
+        console.print()
+
+
+def markdown(results: Found) -> str:
+    """The measured numbers as a page; a part that is not done is named as missing."""
+    blocks = ["# What `cai reproduce` measured", how_measured(results)]
+    for part, section in sections(results):
+        title = f"## {inline(section.title)} ({duration(results['spent_s'].get(part))})"
+        table = grid([inline(name.rstrip(">")) for name in section.columns], section.rows)
+        blocks += [title, f"**{inline(section.verdict)}**", table]
+        if section.notes:
+            blocks.append(bullets(map(inline, section.notes)))
+    missing = [part for part in PARTS if part not in results["parts"]]
+    if missing:
+        blocks.append(f"Not measured: {', '.join(missing)}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def how_measured(results: Found) -> str:
+    """On what, with what, how long."""
+    parts: Found = results["parts"]
+    lines = [f"in all {duration(sum(results['spent_s'].values()))}"]
+    for name in ("hardware", "versions"):
+        for found in distinct([part[name] for part in parts.values()]):
+            lines.append(f"{name}: {', '.join(f'{k} {as_text(v)}' for k, v in found.items())}")
+    for part, entry in parts.items():
+        settings = ", ".join(f"{key} = {as_setting(v)}" for key, v in entry["settings"].items())
+        lines.append(f"{part} ({entry['finished']}): {settings}")
+    return bullets(map(inline, lines))
+
+
+def distinct(found: Sequence[Found]) -> list[Found]:
+    """The same without what is there already."""
+    return [one for i, one in enumerate(found) if one not in found[:i]]
+
+
+def as_setting(value: object) -> str:
+    """A setting in a line: whole, since it is there to be typed again."""
+    return one_line(value)
+
+
+def sections(results: Found) -> Iterator[tuple[str, Section]]:
+    """Each part that is done, in order."""
+    for part in PARTS:
+        if part in results["parts"]:
+            yield part, SECTIONS[part](results["parts"][part]["result"])
+
+
+def labels_section(found: Found) -> Section:
+    variants: Found = found["variants"]
+    rows: list[Sequence[object]] = [
+        [f"{p:g}", *(f"{one['fitted'][i]:.3f}" for one in variants.values())]
+        for i, p in enumerate(found["levels"])
+    ]
+    largest = (f"{one['largest_deviation']:.3f}" for one in variants.values())
+    soft = variants["soft"]["largest_deviation"]
+    kept = "within" if found["held"] else "NOT within"
+    return Section(
+        "Soft, hard and clamped labels on pairs of known P",
+        ("true P(chosen)>", *(f"{name}: fitted>" for name in variants)),
+        [*rows, ["largest deviation", *largest]],
+        f"Soft labels are fitted {kept} {found['within']:g} of P: largest deviation {soft:.3f}.",
+        [
+            f"{found['n_train']} pairs to train on, {found['n_unseen']} on prompts that were not "
+            "among them; the fit is the mean of σ(score gap) on the latter",
+            "hard: the better side has P = 1, pairs of P = 0.5 are left out; clamped: P at most 0.6",
+        ],
+    )
+
+
+def human_section(found: Found) -> Section:
+    final, data = found["growth"][-1], found["data"]
+    verdict = "beats chance" if found["beats_chance"] else "does NOT beat chance"
+    shown = measure(final["accuracy"], 100, 1)
+    return Section(
+        "A reward model from human pairs",
+        ("pairs trained on>", "steps>", "accuracy>", "on training pairs>", "log loss>",
+         "gap and length: r>", "time>"),
+        [
+            [
+                one["n_train"], one["n_steps"], measure(one["accuracy"], 100, 1),
+                measure(one["accuracy_train"], 100, 1), measure(one["loss"], 1, 3),
+                measure(one["length_correlation"], 1, 2), duration(one["seconds"]),
+            ]
+            for one in found["growth"]
+        ],
+        f"On {final['accuracy']['n']} pairs of dialogues it has not seen it {verdict}: {shown}.",
+        [
+            f"the rule 'the shorter answer is better' gets {measure(found['shorter'], 100, 1)}; "
+            "r is the correlation of score gap and difference in characters",
+            f"dialogues: {data['n_test']} pairs test, {data['n_tuning']} tuning (settings were "
+            f"chosen there), {data['n_training']} training; {data['n_long']} pairs left out as too "
+            f"long, {data['n_bad']} broken, {as_text(data['left_out'] or 0)} otherwise left out; "
+            f"{final['n_too_long']} more exceed the tokens",
+            "log loss of a coin: 0.693",
+        ],
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Which responses are compared."""
+
+from collections import Counter
+
+import pytest
+from canned import PROMPT, made, response, revision
+
+from cai.chains.pairing import Candidates, assumed, combine, extremes, pair_up, revision_pairs
+from cai.records import Label, Response
+
+PROMPTS = {name: PROMPT.model_copy(update={"id": name}) for name in "abcd"}
+RESPONSES = [
+    response("a1", "x", prompt="a"), response("a2", "y", prompt="a"),
+    response("b1", "x", prompt="b"), response("b2", "x", prompt="b"),
+    response("c1", "x", prompt="c"), response("c2", "", "error", prompt="c"),
+    *(response(f"d{i}", "same" if i < 3 else "other", prompt="d") for i in range(4)),
+]  # fmt: skip
+
+
+def label(first: Response, second: Response, p_first: float) -> Label:
+    return Label(
+        id=f"{first.id}-{second.id}",
+        prompt_id=first.prompt_id,
+        first_id=first.id,
+        second_id=second.id,
+        principle_id="p0",
+        p_first=p_first,
+        logprobs=None,
+        p_outside=None,
+        unscored=None,
+        generation=made(),
+    )
+
+
+def test_pairs_skip_identical_and_failed_responses() -> None:
+    pairs, skipped = pair_up(PROMPTS, RESPONSES, "random", 0)
+    assert [pair.prompt.id for pair in pairs] == ["a", "d"]
+    assert skipped == Counter(identical=1, failed_response=1)
+    assert pairs[1].one.text != pairs[1].two.text
+    again, _ = pair_up(PROMPTS, RESPONSES[::-1], "random", 0)
+    assert {pair.key for pair in again} == {pair.key for pair in pairs}
+
+
+@pytest.mark.parametrize("pairing", ["all", "extremes"])
+def test_every_two_distinct_texts_are_paired(pairing: str) -> None:
+    five = [response(f"a{i}", text, prompt="a") for i, text in enumerate("vwxyy")]
+    pairs, skipped = pair_up(PROMPTS, five, pairing, 0)
+    assert len(pairs) == 6
+    assert skipped == Counter(same_text=1)
+    texts = {frozenset((pair.one.text, pair.two.text)) for pair in pairs}
+    assert len(texts) == 6
+    assert all(len(both) == 2 for both in texts)
+
+
+def test_which_two_are_drawn_depends_on_the_seed() -> None:
+    many = [response(f"a{i}", str(i), prompt="a") for i in range(8)]
+    keys = {pair_up(PROMPTS, many, "random", seed)[0][0].key for seed in range(20)}
+    assert len(keys) > 5
+
+
+def test_of_every_two_best_against_worst_is_kept() -> None:
+    three = [response(name, name, prompt="a") for name in ("low", "mid", "top")]
+    rank = {"low": 0.1, "mid": 0.5, "top": 0.8}
+    pairs, _ = pair_up(PROMPTS, three, "extremes", 0)
+    labels = [
+        label(one, two, 0.5 + (rank[one.id] - rank[two.id]) / 2)
+        for one in three for two in three if one is not two
+    ]  # fmt: skip
+    (kept,) = extremes(pairs, labels)
+    assert {kept.one.id, kept.two.id} == {"low", "top"}
+    preference = combine(kept, labels)
+    assert preference is not None
+    assert (preference.chosen_id, preference.p_chosen) == ("top", pytest.approx(0.85))
+    assert extremes(pairs, []) == []
+
+
+def test_a_revision_is_paired_with_what_it_revises() -> None:
+    records = [
+        response("a0", "bad", prompt="a"), revision("a1", "better", 1, prompt="a"),
+        revision("a2", "best", 2, prompt="a"), revision("a3", "", 3, prompt="a"),
+        revision("a4", "lost", 4, "error", prompt="a"),
+        response("b0", "fine", prompt="b"), revision("b1", "fine", 1, prompt="b"),
+        response("c0", "never revised", prompt="c"),
+        response("d0", "", "error", prompt="d"), revision("d1", "odd", 1, prompt="d"),
+    ]  # fmt: skip
+    (pair,), skipped = revision_pairs(PROMPTS, records)
+    assert (pair.one.id, pair.two.id, pair.origin) == ("a2", "a0", "revision")
+    assert skipped == Counter(identical_revision=1, failed_response=1)
+    preference = assumed(pair)
+    assert (preference.chosen_id, preference.p_chosen) == ("a2", 1.0)
+    assert preference.origin == "revision"
+    assert preference.label_ids == preference.principle_ids == ()
+    assert preference.p_orders is preference.orders_agree is None
+
+
+def test_a_revision_pair_survives_the_choice_of_extremes() -> None:
+    pair = Candidates(PROMPT, revision("r", "x", 1), response("o", "y"), "revision")
+    assert extremes([pair], []) == [pair]
+
+
+def test_a_tie_is_the_same_from_both_sides() -> None:
+    one, two = response("one", "x"), response("two", "y")
+    labels = [label(one, two, 0.7), label(two, one, 0.7)]
+    found = [
+        combine(Candidates(PROMPT, a, b), each)
+        for a, b, each in ((one, two, labels), (two, one, labels[::-1]))
+    ]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].chosen_id == found[1].chosen_id == "one"
+    assert found[0].p_chosen == pytest.approx(0.5)
