@@ -21,7 +21,8 @@ class Judged(NamedTuple):
     @property
     def p_first(self) -> float:
         """P(first_id's text is better), averaged over both orders."""
-        return (self.orders[0] + 1 - self.orders[1]) / 2
+        # Exactly 0.5 where both orders say the same of the first slot.
+        return 0.5 + (self.orders[0] - self.orders[1]) / 2
 
 
 def label_pairs(labels: Iterable[Label]) -> tuple[list[Judged], int]:

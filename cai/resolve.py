@@ -114,8 +114,14 @@ def check_trainers(config: RunConfig, document: Document) -> None:
                 raise ConfigError(f"{place}: cai sets this itself; remove it")
             if known and key not in known:
                 near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
-                raise ConfigError(f"{place} is no field of the trainer's config for {method}{hint}")
+                hint = (
+                    f"did you mean '{near[0]}'?"
+                    if near
+                    else f"to replace all options of the trainer: --set {stage}.trainer={{}}"
+                )
+                raise ConfigError(
+                    f"{place} is no field of the trainer's config for {method}; {hint}"
+                )
 
 
 @cache

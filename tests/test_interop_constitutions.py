@@ -1,6 +1,5 @@
 """Constitutions and exemplars of other projects: in, and out again as they were or as edited."""
 
-import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -9,23 +8,22 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.constitution import Principle, load_constitution
 from cai.errors import ConfigError
 from cai.exemplars import CotExemplars, PreferenceExemplars, RevisionExemplars, load_exemplars
-from cai.interop.anthropic import label_prompt
+from cai.interop.anthropic import ANTHROPIC, label_prompt
 from cai.interop.constitutions import (
     EXPORTS,
-    FORMATS,
     Told,
     export_constitution,
     import_constitution,
     is_constitution,
 )
-from cai.interop.entries import UNNAMED, Sheet, can_say, unique_ids
-from cai.interop.folder import FILES, tidy, yaml_text
+from cai.interop.entries import Sheet, Sourced, can_say, restored, unique_ids
+from cai.interop.folder import tidy, yaml_text
 from cai.prompts import Templates
 from cai.sections import ExemplarFiles
 from cai.strict_yaml import MAX_BYTES, parse_yaml
@@ -70,7 +68,7 @@ ENDS = "Assistant: Let's think step by step: (A) is kinder.\n\nSo much for that.
 REASONED = [
     {
         "prompt": f"\n\n{BEGINS}\n\nH: Hi\n\nA: Yes?\n\nH: Who?\n\n{{}}\n (A) [[[Me.\n\nHere.]]]\n"
-        f" (B) [[[{{}} [[x]] ]]]\n\n{ENDS}\n\nHuman:\nSo the answer is: (A)"
+        f" (B) [[[{{}} [[x]].]]]\n\n{ENDS}\n\nHuman:\nSo the answer is: (A)"
     }
 ]
 SMALL: dict[str, Any] = {
@@ -391,10 +389,9 @@ def test_salmons_principles(tmp_path: Path) -> None:
     result = import_constitution([write(tmp_path / "p.json", SALMON)], tmp_path / "warm")
     constitution = load_constitution(result.files[0])
     first, second, third = constitution.principles
-    # A name that is an id already keeps it.
     assert [p.id for p in constitution.principles] == [
-        "kind-and-warm-2",
         "kind-and-warm",
+        "kind-and-warm-2",
         "principle",
     ]
     assert first.preference is not None
@@ -458,7 +455,7 @@ def changed(data: Any, *path: Any) -> Any:
         (changed(RULES, "harmful1", "edit_request", "Mend it."), "harmful1.edit_request: expected 'RevisionRequest:"),
         (changed(RULES, "harmful1", "prompt", []), "harmful1.prompt: expected a list of one text"),
         (changed(RULES, "harmful1", "prompt", ["a", "b"]), "harmful1.prompt: expected a list of one text"),
-        (changed(RULES, "harmful1", "prompt", ["CritiqueRequest: Critique:"]), 'harmful1.prompt: expected a text, found ""'),
+        (changed(RULES, "harmful1", "prompt", ["CritiqueRequest: Critique:"]), 'harmful1.prompt: expected a text, found " "'),
         (changed(RULES, "harmful1", "weight", 2), "harmful1: unknown field weight; known are: prompt, edit_request"),
         (changed(RULES, "harmful1", {}), "harmful1: prompt is missing"),
         (changed(RULES, "\x1b[2J", []), r"'\x1b[2J': expected an object with prompt, edit_request"),
@@ -598,41 +595,43 @@ LETTERS = st.sampled_from(
 TEXTS = st.text(LETTERS, max_size=12)
 
 
+@settings(deadline=None, database=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "no"]), st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2))))  # fmt: skip
 def test_every_text_survives_our_yaml(data: dict[str, Any]) -> None:
     assert parse_yaml(yaml_text(data), "x").data == data
 
 
 PIECES = st.sampled_from(
-    ["Human:", "Assistant:", "Critique:", "H:", "A:", "\n", "\n\n", " ", "x", "]]]", "\n (B) [[[", "{}", "Options:", "So the answer is: ("]
+    ["Human:", "\n\nHuman:", "\n\nA:", "Critique:", "Assistant: ", "\n", "\n\n", " ", "x", "]]]", "\n (B) [[[", "]]]\n (B) [[[", "{}", " Options:", "So the answer is: ("]
 )  # fmt: skip
-SAID = st.lists(PIECES, min_size=1, max_size=5).map("".join)
-SHEETS = [
-    sheet for form in EXPORTS for kind in FORMATS[form].kinds for sheet in kind.sheets
-]  # fmt: skip
+PUBLISHED: list[tuple[Sheet, Any]] = [
+    (kind.sheets[0], value)
+    for kind in ANTHROPIC.kinds
+    for value in (SMALL[kind.file].values() if kind.sheets[0].keyed else SMALL[kind.file])
+]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(SHEETS), st.data())
-def test_an_export_says_what_our_files_say_or_nothing(sheet: Sheet, data: st.DataObject) -> None:
-    """Whatever the texts hold: what is exported is read as it was, the rest is left out."""
-    words = iter(lambda: data.draw(SAID), None)
-    if sheet.part == "principles":
-        texts = {name: f"x{next(words)}" for name in sheet.texts}
-        principle = Principle.model_validate({"id": UNNAMED} | texts)
-        assert sheet.write is not None
-        assert sheet.read(sheet.write(principle), "") == principle
+@settings(max_examples=500, deadline=None, database=None)
+@given(st.sampled_from(PUBLISHED), st.data())
+def test_whatever_can_be_imported_can_be_exported(
+    published: tuple[Sheet, Any], data: st.DataObject
+) -> None:
+    """Marks in the wrong places are refused, or are text; then they come back."""
+
+    def disturbed(value: Any) -> Any:
+        if isinstance(value, str):
+            at = data.draw(st.integers(0, len(value)))
+            return value[:at] + "".join(data.draw(st.lists(PIECES, max_size=3))) + value[at:]
+        if isinstance(value, list):
+            return [disturbed(inner) for inner in value]
+        return {key: disturbed(inner) for key, inner in value.items()}
+
+    sheet, original = published[0]._replace(keyed=False), disturbed(published[1])
+    try:
+        entry = sheet.read(original, "")
+    except ConfigError:
         return
-    model = MODELS[FILES[sheet.part]].model_fields["exemplars"].annotation.__args__[0]
-    fields = {name: next(words) for name in model.model_fields}
-    if data.draw(st.booleans()):
-        roles = itertools.islice(itertools.cycle(("user", "assistant")), 3)
-        fields["prompt"] = [{"role": role, "content": next(words)} for role in roles]
-    shot = tidy(model.model_validate(fields | ({"answer": "A"} if "answer" in fields else {})))
-    plain = all(mark not in str(shot) for mark in (":", "]", "("))
-    blank = any(not text.strip() for _, text in shot if isinstance(text, str))
-    if can_say(sheet, shot):
-        assert sheet.write is not None
-        assert sheet.read(sheet.write(shot), "") == shot
-    else:
-        assert blank or not plain or isinstance(shot.prompt, tuple)
+    assert can_say(sheet, entry)
+    assert sheet.write is not None
+    assert sheet.read(sheet.write(entry), "") == entry
+    assert restored(sheet, [entry], [Sourced(entry, original)]) == [original]

@@ -5,31 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_run import start
 
-from cai.conduct import conduct
 from cai.engines.fake import FakeEngine
 from cai.errors import ConfigError, RunConflict, TooManyErrors
 from cai.pipeline import STAGES, plan
 from cai.resolve import Options
 from cai.run import read_json, read_rows, write_json
-from cai.view.progress import RunProgress
-
-SETTINGS = ("engine.kind=fake", "engine.capacity=4")
-
-
-def start(
-    out: Path, *settings: str, until: str | None = None, base: Path | None = None, **options: Any
-) -> Path:
-    chosen = Options(
-        constitution="harmless.yaml", recipe="quickstart", settings=[*SETTINGS, *settings]
-    )
-    return conduct(
-        chosen._replace(**options),
-        str(out),
-        until,
-        str(base) if base else None,
-        RunProgress(quiet=True),
-    )
 
 
 def content(run: Path) -> dict[str, Any]:

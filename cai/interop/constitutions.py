@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from cai.constitution import Principle, Text
 from cai.errors import ConfigError
 from cai.interop.anthropic import ANTHROPIC
-from cai.interop.datasets import new_folder
+from cai.interop.datasets import check_new, new_folder
 from cai.interop.entries import (
     Entry,
     Format,
@@ -126,11 +126,6 @@ def origin_note(project: Format) -> str:
         f"source and license are written down as those of {project.source} ({project.license}); if "
         "the texts are somebody else's, say so with --source and --license"
     )
-
-
-def check_new(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: is there and is not empty; give a new folder with --out")
 
 
 def recognised(paths: Sequence[Path], form: str | None) -> list[Found]:

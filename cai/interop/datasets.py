@@ -87,6 +87,11 @@ def check_request(form: str, out: Path, parquet: bool | None) -> None:
         raise ConfigError("--format icai is one JSON file; leave --parquet out")
     if parquet and not has_pyarrow():
         raise MissingDependency("Parquet needs pyarrow: pip install 'cai-toolkit[train]'")
+    check_new(out)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a place that holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is there and is not empty; give a new folder with --out")
 

@@ -23,7 +23,7 @@ CLAMP = 0.6
 """Upper bound of P(chosen), as for reasoned labels (Bai et al. 2022, section 4.1)."""
 MAX_LENGTH = 128
 PLACES = ("bridge", "harbour", "library", "market", "museum", "orchard", "station", "tower")
-OPENINGS = ("How do I get to", "Which way is", "Show me the way to", "I am looking for", "Where is")
+OPENINGS = ("How do I get to", "Which way is", "Can you show me", "Is it far to", "Where is")
 ENDINGS = ("", ", please", " from here", " on foot", " before noon", " with a heavy bag")
 
 

@@ -25,7 +25,6 @@ from cai.view.transcripts import (
     Transcript,
     load_transcripts,
     read_object,
-    stage_folder,
 )
 
 FEW_PROMPTS = 100

@@ -132,3 +132,79 @@ def human_section(found: Found) -> Section:
             "log loss of a coin: 0.693",
         ],
     )  # fmt: skip
+
+
+POLICY = (
+    ("reward", "reward", 1, 3),
+    ("paired difference", "reward_gain", 1, 3),
+    ("KL from the model, nats a response", "kl", 1, 2),
+    ("length, tokens", "length_tokens", 1, 1),
+    ("cut at the token limit", "n_truncated", 1, 0),
+    ("distinct-1", "distinct_1", 1, 3),
+    ("distinct-2", "distinct_2", 1, 3),
+    ("commonest opening", "top_opening_share", 100, 0),
+    ("refusals", "refusal", 100, 0),
+)
+TRAINING = (
+    ("reward", 3),
+    ("kl", 4),
+    ("entropy", 2),
+    ("length_tokens", 1),
+    ("distinct_2", 3),
+)
+"""What is shown of a training, and with how many digits."""
+
+
+def rl_section(found: Found) -> Section:
+    policies = (found["before"], found["after"])
+    gain = measure(found["after"]["reward_gain"], 1, 3)
+    rises = "rises" if found["rises"] else "does NOT rise beyond chance"
+    return Section(
+        "RL against that reward model",
+        ("", "before>", "after>"),
+        [[name, *(measure(one[key], *form) for one in policies)] for name, key, *form in POLICY],
+        f"The reward of {found['n_unseen']} unseen prompts {rises}: paired difference {gain}; "
+        f"KL {measure(found['after']['kl'], 1, 2)} nats a response.",
+        [
+            f"{found['n_training']} prompts to train on and {found['n_unseen']} that measure, of "
+            "dialogues that neither trained nor tested the reward model and share none; "
+            f"{found['n_long']} longer ones left out",
+            "it is the reward that RL maximised: that it rises is no evidence of harmlessness",
+            trained("RL", found["training"]),
+            trained("planted reward (length), all bounds", found["planted"]),
+            trained("the same without the bound on reward and length", found["planted_blind"]),
+        ],
+    )
+
+
+def trained(name: str, training: Found) -> str:
+    """How a training went and what ended it."""
+    ended = f"{training['n_steps']} of {training['max_steps']} steps"
+    if stopped := training["stopped"]:
+        ended = f"caught at step {stopped['step']}: {'; '.join(stopped['why'])}"
+    values = (
+        f"{key} {measure(training['first'][key], 1, digits)} → "
+        f"{measure(training['last'][key], 1, digits)}"
+        for key, digits in TRAINING
+    )
+    return f"{name}: {ended}. First and last steps: {', '.join(values)}"
+
+
+def judge_section(found: Found) -> Section:
+    at = "at chance" if is_chance(found) else "better than chance"
+    return Section(
+        "The judge as it is",
+        ("", "", "ideal"),
+        list(judge_rows(found)),
+        f"{found['judge']} is {at}: right on {measure(found['accuracy'], 100, 1)} of "
+        f"{found['n_pairs']} human pairs.",
+        [f"constitution {found['constitution']}, mode {found['label']['mode']}"],
+    )
+
+
+SECTIONS: dict[str, Callable[[Found], Section]] = {
+    "labels": labels_section,
+    "human": human_section,
+    "rl": rl_section,
+    "judge": judge_section,
+}
