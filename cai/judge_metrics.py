@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -80,7 +81,7 @@ def share(outcomes: Sequence[float]) -> dict[str, Any] | None:
 def reliability(sure: Sequence[float], hit: Sequence[float]) -> list[dict[str, Any]]:
     """By how sure the judge is: the mean of that, and how often it is right; bins with pairs."""
     rows: list[dict[str, Any]] = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         last = high == BINS[-1]
         inside = [i for i, p in enumerate(sure) if low <= p < high or (last and p == high)]
         if inside:
@@ -137,6 +138,6 @@ def chance(result: Mapping[str, Any]) -> str:
     found = result["accuracy"]
     return (
         f"right on {found['value']:.0%} of {found['n']} pairs, 95 % interval "
-        f"[{found['low']:.0%}, {found['high']:.0%}]: not better than chance. Its labels would teach "
-        "noise; name another judge (models.judge), or try label.mode=cot or label.exemplars=on"
+        f"[{found['low']:.0%}, {found['high']:.0%}]: not better than chance. Its labels would "
+        "teach noise; name another judge (models.judge), or try label.mode=cot or exemplars"
     )

@@ -132,8 +132,8 @@ def write_inputs(prepared: Prepared, folder: Path) -> dict[str, str]:
     inputs.mkdir()
     shutil.copyfile(prepared.constitution_path, inputs / "constitution.yaml")
     write_json(inputs / "constitution.json", prepared.constitution.model_dump())
-    for path in prepared.templates.paths.values():
-        shutil.copyfile(path, inputs / path.name)
+    for name, path in prepared.templates.paths.items():
+        shutil.copyfile(path, inputs / f"{name}{path.suffix}")
     write_rows(inputs / "prompts.jsonl", [p.model_dump(mode="json") for p in prepared.prompts])
     if prepared.readings:
         found = {reading.source: reading.digest for reading in prepared.readings}

@@ -60,20 +60,22 @@ class Templates:
             undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False
         )
         self.paths: dict[str, Path] = {}
+        """Where each template and each file of exemplars was found, by what it is for."""
         self.digests: dict[TemplateName, str] = {}
         self._templates: dict[TemplateName, jinja2.Template] = {}
         for name in NAMES:
             self._load(name, environment)
         files = files or ExemplarFiles()
-        self.revision_exemplars = self._shots(files.revision, RevisionExemplars).exemplars
-        self.preference_exemplars = self._shots(files.preference, PreferenceExemplars).exemplars
-        self.cot_exemplars = self._shots(files.cot, CotExemplars).exemplars
+        self.revision_exemplars = self._shots("revision", files, RevisionExemplars).exemplars
+        self.preference_exemplars = self._shots("preference", files, PreferenceExemplars).exemplars
+        self.cot_exemplars = self._shots("cot", files, CotExemplars).exemplars
         self._try_out()
 
-    def _shots(self, name: str, model: type[Exemplars]) -> Exemplars:
+    def _shots(self, role: str, files: ExemplarFiles, model: type[Exemplars]) -> Exemplars:
+        name: str = getattr(files, role)
         is_path = name.endswith((".yaml", ".yml"))
         path = find_resource(name if is_path else f"exemplars/{name}.yaml", PROMPTS, "")
-        self.paths[path.stem] = path
+        self.paths[f"exemplars_{role}"] = path
         return load_exemplars(path, model)
 
     def _load(self, name: TemplateName, environment: jinja2.Environment) -> None:

@@ -170,7 +170,10 @@ def test_without_a_choice_the_last_healthy_policy_stays(tmp_path: Path) -> None:
         (["reward.method=pointwise"], "method pointwise and ratings go together"),
         (["preferences.sources=[nowhere.jsonl]"], "nowhere.jsonl: not there"),
         (["rl.rewards=[{kind: rule, name: x, weight: 1, pattern: '('}]"], "not a regular"),
-        (["rl.method=dpo", "rl.trainer={}", "rl.trainer.label_smoothing=0.1"], "cai sets this itself"),
+        (
+            ["rl.method=dpo", "rl.trainer={}", "rl.trainer.label_smoothing=0.1"],
+            "cai sets this itself",
+        ),
         (["rl.method=dpo", "rl.trainer={}", "rl.trainer.betta=1"], "did you mean 'beta'"),
         (
             ["reward.method=pointwise", "reward.ratings=[x.jsonl]", "reward.trainer.margin=1"],

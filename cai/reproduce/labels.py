@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
+from cai.errors import TrainError
 from cai.records import derive_seed
 from cai.reproduce.gaps import Pair, score_gaps, sigmoid, training_row
 from cai.reproduce.options import LabelSizes, Result, Work
@@ -110,8 +111,13 @@ def fit(
 
 
 def fitted_levels(pairs: Sequence[Pair], gaps: Sequence[float | None]) -> list[float]:
-    """Mean σ(gap) at each level, whatever label was trained on."""
+    """Mean σ(gap) at each level, whatever label was trained on. Raises TrainError if one has no
+    finite score."""
     both = list(zip(pairs, gaps, strict=True))
-    return [
-        fmean(sigmoid(gap) for pair, gap in both if pair.p == p and gap is not None) for p in LEVELS
-    ]
+    fitted: list[float] = []
+    for p in LEVELS:
+        found = [sigmoid(gap) for pair, gap in both if pair.p == p and gap is not None]
+        if not found:
+            raise TrainError(f"part 1: no finite score among the unseen pairs of P = {p:g}")
+        fitted.append(fmean(found))
+    return fitted

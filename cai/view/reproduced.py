@@ -100,7 +100,8 @@ def labels_section(found: Found) -> Section:
         [
             f"{found['n_train']} pairs to train on, {found['n_unseen']} on prompts that were not "
             "among them; the fit is the mean of σ(score gap) on the latter",
-            "hard: the better side has P = 1, pairs of P = 0.5 are left out; clamped: P at most 0.6",
+            "hard: the better side has P = 1, pairs of P = 0.5 are left out; clamped: P at most "
+            "0.6",
         ],
     )
 
