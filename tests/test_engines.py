@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def ask(
     request_id: str, text: str, sampling: Sampling = GREEDY, seed: int = 0, **more: object
 ) -> Request:
     messages: tuple[Message, ...] = (Message(role="user", content=text),)
-    if more:
+    if "choices" in more:
         messages += (Message(role="assistant", content="The answer is:"),)
     return Request(request_id, messages, sampling, seed, **more)  # type: ignore[arg-type]
 
@@ -112,6 +113,34 @@ def test_a_prompt_too_long_is_an_error_completion(
 ) -> None:
     assert answers[name].finish == "error"
     assert "tokens" in (answers[name].error or "")
+
+
+def test_who_listens_hears_the_text_grow(engine: Engine) -> None:
+    """Two listeners and one who does not listen in a batch; what is told is part of the answer."""
+    heard: dict[str, list[str]] = {"one": [], "two": []}
+    requests = [ask(name, "Tell me a story.", on_text=heard[name].append) for name in heard]
+    found = collect(engine, [*requests, ask("mute", "Tell me a story.")])
+    assert found["one"].text == found["two"].text == found["mute"].text
+    for name, texts in heard.items():
+        assert len(set(texts)) > 3
+        for before, after in pairwise([*texts, found[name].text]):
+            assert after.startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "kept"),
+    [
+        ("Hello", (), "Hello"),
+        ("caf\ufffd\ufffd", (), "caf"),
+        ("Yes.\n\nHum", ("\n\nHuman:",), "Ye"),
+        ("Yes, of course.", ("\n\nHuman:",), "Yes, of "),
+        ("ab", ("x", "long"), ""),
+    ],
+)
+def test_what_may_still_change_is_not_told(text: str, stops: tuple[str, ...], kept: str) -> None:
+    from cai.engines.transformers import settled
+
+    assert settled(text, stops) == kept
 
 
 @pytest.fixture(scope="module")

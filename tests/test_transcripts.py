@@ -8,10 +8,10 @@ import pytest
 from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, respond, write_lines
 
 from cai.errors import ConfigError
+from cai.view.badges import badges
 from cai.view.diff import word_diff
 from cai.view.transcripts import (
     Transcript,
-    badges,
     find_transcript,
     load_transcripts,
     read_whole_rows,

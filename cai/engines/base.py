@@ -1,5 +1,6 @@
 """What every engine does: take requests, give each a completion, in any order."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,8 @@ class Request:
     raw: bool = False
     """The contents of the messages, joined as they are, are the prompt: no chat template, no stop
     text but the sampling's. For pre-trained models."""
+    on_text: Callable[[str], None] | None = None
+    """Called by `poll` with the text so far, as it grows. The completion's text begins with it."""
 
 
 @dataclass(frozen=True, slots=True)

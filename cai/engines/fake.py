@@ -1,6 +1,7 @@
 """An engine without a model: answers are a pure function of the request. For tests and trials."""
 
 import random
+import re
 from collections import deque
 from collections.abc import Callable
 
@@ -65,6 +66,9 @@ class FakeEngine:
             n = completion.n_prompt_tokens
             error = f"the prompt has {n} tokens; the context holds {self.context}"
             return Completion(request.id, "", "error", n, error=error)
+        if request.on_text:
+            for word in re.finditer(r"\S+", completion.text):
+                request.on_text(completion.text[: word.end()])
         return completion
 
     def close(self) -> None:

@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cai.engines.base import Completion, Request
 from cai.environment import child_environment, n_gpus
@@ -34,6 +36,13 @@ class EngineSettings(Record):
     stall_s: float = 600
     share: float = 1.0
     """Part of a GPU's memory it may take: below 1 where a stage holds several engines."""
+
+
+class Partial(NamedTuple):
+    """The text so far of a request that its asker listens to."""
+
+    id: str
+    text: str
 
 
 def context_limit(path: Path, max_context: int) -> int:
@@ -70,6 +79,7 @@ class EngineProcess:
         self.capacity = settings.capacity
         self._log, self._stall_s = log, settings.stall_s
         self._in_flight = 0
+        self._listeners: dict[str, Callable[[str], None]] = {}
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:
             self._child = subprocess.Popen(
@@ -99,15 +109,23 @@ class EngineProcess:
         self._last_news = time.monotonic()
 
     def _receive(self) -> list[Completion]:
-        """What the child has completed. A text instead is what its user has to mend."""
+        """What the child has completed. A text instead is what its user has to mend.
+
+        A partial text goes to its listener at once.
+        """
         try:
-            news: list[Completion] | str = self._connection.recv()
+            news: list[Completion] | Partial | str = self._connection.recv()
         except (EOFError, OSError) as error:
             self._child.wait()
             raise self._dead() from error
         if isinstance(news, str):
             self.close()
             raise ConfigError(f"{self.model}: {news} (log: {self._log})")
+        if isinstance(news, Partial):
+            self._listeners[news.id](news.text)
+            return []
+        for completion in news:
+            self._listeners.pop(completion.id, None)
         return news
 
     def _dead(self) -> EngineError:
@@ -132,8 +150,10 @@ class EngineProcess:
             )
 
     def submit(self, request: Request) -> None:
+        if request.on_text:
+            self._listeners[request.id] = request.on_text
         try:
-            self._connection.send(request)
+            self._connection.send((replace(request, on_text=None), request.on_text is not None))
         except OSError as error:
             while self._connection.poll(0):
                 self._receive()  # Its last words may say what to mend.

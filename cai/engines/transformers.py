@@ -1,11 +1,17 @@
 """The reference engine: batched `generate` of transformers, on whatever device there is."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    StoppingCriteria,
+)
 
 from cai.engines.base import Completion, Request
 from cai.engines.choices import add_up, questions
@@ -40,6 +46,26 @@ class SeededSampling(LogitsProcessor):
             uniform = torch.rand(len(logprobs), generator=generator).to(logprobs.device)
             scores[row] = logprobs - (-uniform.clamp_min(1e-20).log()).log()
         return scores
+
+
+class Telling(StoppingCriteria):
+    """Tells each row's text so far to whoever listens to it. Stops nothing."""
+
+    def __init__(self, rows: list[Row], width: int, read: Callable[[Row, list[int]], str]) -> None:
+        self._rows, self._width, self._read = rows, width, read
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        """`input_ids`: prompts and what has been generated, (B, L)."""
+        for row, ids in zip(self._rows, input_ids[:, self._width :], strict=True):
+            if row[0].on_text:
+                row[0].on_text(self._read(row, ids.tolist()))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def settled(text: str, stops: Sequence[str]) -> str:
+    """What no further token changes: without half a character or what may begin a stop text."""
+    held = max((len(stop) - 1 for stop in stops), default=0)
+    return text.rstrip("\ufffd")[: max(0, len(text) - held)]
 
 
 def nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -113,6 +139,7 @@ class TransformersEngine:
 
     def _run(self, rows: list[Row]) -> list[Completion]:
         """One `generate` over a left-padded batch."""
+        listened = rows if any(request.on_text for request, _ in rows) else []
         width = max(len(ids) for _, ids in rows)
         pad = min(self._ends)
         ids = torch.tensor([[pad] * (width - len(p)) + p for _, p in rows])
@@ -124,11 +151,15 @@ class TransformersEngine:
             max_new_tokens=max(self._limit(row) for row in rows),
             pad_token_id=pad,
             logits_processor=[SeededSampling(rows)],
+            stopping_criteria=[Telling(listened, width, self._so_far)] if listened else None,
         )
         return [
             self._completion(row, text)
             for row, text in zip(rows, output[:, width:].tolist(), strict=True)
         ]
+
+    def _so_far(self, row: Row, ids: list[int]) -> str:
+        return settled(self._completion(row, ids).text, self._encoder.stops(row[0]))
 
     def _limit(self, row: Row) -> int:
         request, prompt = row

@@ -92,7 +92,15 @@ class VllmEngine:
             for output in self._engine.step():
                 if output.finished:
                     done += self._finished(output)
+                else:
+                    self._tell(output)
         return done
+
+    def _tell(self, output: Any) -> None:
+        """Pass on the text so far; vLLM holds back half a character or what may begin a stop."""
+        request = self._requests.get(output.request_id)
+        if request and request.on_text:
+            request.on_text(output.outputs[0].text)
 
     def _finished(self, output: Any) -> list[Completion]:
         if output.request_id in self._asked:

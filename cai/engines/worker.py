@@ -2,16 +2,19 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Event, Thread
 
 from cai.engines.base import Request
-from cai.engines.process import EngineSettings, open_engine_in_process
+from cai.engines.process import EngineSettings, Partial, open_engine_in_process
 from cai.errors import CaiError
 
-Inbox = SimpleQueue[Request]
+Inbox = SimpleQueue[tuple[Request, bool]]
+"""Requests, each with whether the parent listens to its text as it grows."""
 
 
 def read_requests(connection: Connection, inbox: Inbox, done: Event) -> None:
@@ -37,11 +40,18 @@ def serve(connection: Connection, inbox: Inbox, settings: EngineSettings) -> Non
     in_flight = 0
     while True:
         while not in_flight or not inbox.empty():
-            engine.submit(inbox.get())
+            request, listened = inbox.get()
+            on_text = teller(connection, request.id) if listened else None
+            engine.submit(replace(request, on_text=on_text))
             in_flight += 1
         if completions := engine.poll():
             in_flight -= len(completions)
             connection.send(completions)
+
+
+def teller(connection: Connection, request_id: str) -> Callable[[str], None]:
+    """Sends a request's text so far to the parent."""
+    return lambda text: connection.send(Partial(request_id, text))
 
 
 def main() -> None:

@@ -1,33 +1,105 @@
-"""One transcript in a terminal, in the order in which it was made."""
+"""Transcripts in a terminal, each in the order in which it was made."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
 from rich.table import Column, Table
 from rich.text import Text
 
 from cai.metrics import word_change
 from cai.records import Critique, Label, Preference, Reasoning, Response, Revision
+from cai.view.badges import badges
 from cai.view.diff import word_diff
 from cai.view.terminal import block, clean, heading, make_table, measure, one_line
-from cai.view.transcripts import Round, Transcript, badges
+from cai.view.transcripts import Round, Transcript
 
 MARKS = {"removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
 REWRITTEN = 0.7  # share of changed words above which a diff is harder to read than the new text
+HIT = "reverse yellow"  # nothing else is reversed: `cai browse` finds the hits by it
+NARROW = 64  # columns below which two texts or a wide table do not fit
 Parts = Iterator[RenderableType]
 
 
-def show_transcript(transcript: Transcript, console: Console) -> None:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a transcript is shown."""
+
+    round: int | None = None
+    """Only this round: its critique, and its revision against what that revises."""
+    search: re.Pattern[str] | None = None
+    """Highlighted in everything that was written or generated."""
+    diff: bool = True
+    """Whether a revision shows what it changes, or only its text."""
+    marks: bool = False
+    """Changes stand in brackets, for where no colour shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What is shown in `NARROW` columns or more, and what in fewer."""
+
+    wide: RenderableType
+    narrow: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.narrow if options.max_width < NARROW else self.wide
+
+
+def show_transcript(transcript: Transcript, console: Console, look: Look | None = None) -> None:
     """Print everything that the run made of one prompt, in the order in which it was made."""
-    prompt, marks = transcript.prompt, console.no_color or console.color_system is None
-    title = heading(prompt.id, prompt.kind, prompt.area, prompt.split, prompt.source)
-    console.print(Rule(title, align="left"))
-    console.print(Text(", ".join(badges(transcript)) + "\n", "yellow"))
-    for message in prompt.messages:
-        console.print(heading(message.role), block(message.content))
-    for part in transcript_parts(transcript, marks):
+    plain = console.no_color or console.color_system is None
+    for part in transcript_parts(transcript, replace(look or Look(), marks=plain)):
         console.print(part)
+
+
+def chain_texts(
+    transcripts: Iterable[Transcript], said: str, look: Look, console: Console
+) -> Iterator[str]:
+    """`said`, if anything is, and one transcript after the other, rendered when asked for."""
+    if said:
+        with console.capture() as capture:
+            console.print(Text(said, "bold"))
+        yield capture.get()
+    for transcript in transcripts:
+        with console.capture() as capture:
+            show_transcript(transcript, console, look)
+        yield capture.get()
+
+
+def transcript_parts(transcript: Transcript, look: Look) -> Parts:
+    """The prompt, and what the run made of it: all, or one round."""
+    prompt, before = transcript.prompt, transcript.response
+    title = heading(prompt.id, prompt.kind, prompt.area, prompt.split, prompt.source)
+    yield Rule(title, align="left")
+    yield Text(", ".join(badges(transcript)) + "\n", "yellow")
+    for message in prompt.messages:
+        yield from (heading(message.role), block(found_text(message.content, look)))
+    if before and look.round is None:
+        yield from text_parts("response", before, transcript, look)
+    for round in transcript.rounds:
+        if look.round in (None, round.number):
+            yield from round_parts(round, before.text if before else "", transcript, look)
+        before = round.revision or before
+    if look.round is None:
+        yield from later_parts(transcript, look)
+
+
+def later_parts(transcript: Transcript, look: Look) -> Parts:
+    """What the stages after the revisions made: samples, labels, preferences, answers."""
+    for row in transcript.samples:
+        yield from text_parts(f"sample {row.sample}", row, transcript, look)
+    yield from label_parts(transcript, transcript.labels, look)
+    yield from preference_parts(transcript)
+    for answer in transcript.answers:
+        yield from text_parts(f"answer of {answer.policy}", answer.response, transcript, look)
+    yield from label_parts(transcript, transcript.comparisons, look)
+
+
+def text_parts(title: str, row: Response, transcript: Transcript, look: Look) -> Parts:
+    yield from (generated(title, row, transcript), block(found_text(row.text, look)))
 
 
 def generated(title: str, text: Response | Critique | Revision, transcript: Transcript) -> Text:
@@ -38,52 +110,57 @@ def generated(title: str, text: Response | Critique | Revision, transcript: Tran
     return heading(title, made.model, f"{made.n_tokens:,} tokens", *notes)
 
 
-def transcript_parts(transcript: Transcript, marks: bool) -> Parts:
-    before: Response | Revision | None = transcript.response
-    if before:
-        yield from (generated("response", before, transcript), block(before.text))
-    for round in transcript.rounds:
-        yield from round_parts(round, before.text if before else "", transcript, marks)
-        before = round.revision or before
-    for row in transcript.samples:
-        yield from (generated(f"sample {row.sample}", row, transcript), block(row.text))
-    yield from label_parts(transcript, transcript.labels)
-    yield from preference_parts(transcript)
-    for policy, row in ((answer.policy, answer.response) for answer in transcript.answers):
-        yield from (generated(f"answer of {policy}", row, transcript), block(row.text))
-    yield from label_parts(transcript, transcript.comparisons)
-
-
-def round_parts(round: Round, before: str, transcript: Transcript, marks: bool) -> Parts:
+def round_parts(round: Round, before: str, transcript: Transcript, look: Look) -> Parts:
     """The critique with its principle beside it, then the revision with its changes marked."""
     critique, revision = round.critique, round.revision
     asked = round.principle.critique if round.principle else "not in this run's constitution"
-    beside = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
     principle = Text(f"principle {one_line(round.principle_id)}\n", "bold cyan")
     principle.append(clean(asked or "asks for no critique"), "not bold")
-    beside.add_row(Text(clean(critique.text if critique else "no critique")), principle)
     if critique:
         yield generated(f"round {round.number} · critique", critique, transcript)
-    yield block(beside)
+    said = found_text(critique.text if critique else "no critique", look)
+    table = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
+    table.add_row(said, principle)
+    yield block(Fitting(table, Group(principle, Text(), said)))
     if revision:
         yield generated(f"round {round.number} · revision", revision, transcript)
-        yield block(diff_text(before, revision.text, marks))
+        after = revision.text
+        yield block(diff_text(before, after, look) if look.diff else found_text(after, look))
 
 
-def diff_text(before: str, after: str, marks: bool) -> Text:
+def found_text(text: str, look: Look, style: str = "") -> Text:
+    """Cleaned text in which what is searched for is highlighted."""
+    shown = clean(text)
+    return highlight(Text(shown, style), shown, range(len(shown)), look)
+
+
+def highlight(text: Text, body: str, places: Sequence[int], look: Look) -> Text:
+    """`text`, with what is searched for highlighted in `body`, whose characters are at `places`."""
+    for match in look.search.finditer(body) if look.search else ():
+        for place in places[match.start() : match.end()]:
+            text.stylize(HIT, place, place + 1)
+    return text
+
+
+def diff_text(before: str, after: str, look: Look) -> Text:
     """`after` with its changes since `before` coloured, or bracketed where no colour shows."""
-    change, text = word_change(before, after), Text()
+    before, after = clean(before), clean(after)
+    change, text, places = word_change(before, after), Text(), list[int]()
     if change == 0:
         return Text("no word changed", "yellow")
     if change > REWRITTEN:
         note = (f"rewritten: {change:.0%} of the words differ\n", "yellow")
-        return Text.assemble(note, (clean(after), "green"))
+        return Text.assemble(note, found_text(after, look, "green"))
     for kind, words in word_diff(before, after):
-        style, opening, closing = MARKS.get(kind, ("", "", ""))
+        style, *ends = MARKS.get(kind, ("", "", ""))
+        opening, closing = ends if look.marks else ("", "")
         body = words.rstrip()
-        text.append(f"{opening}{clean(body)}{closing}" if marks else clean(body), style)
-        text.append(clean(words[len(body) :]) or " ")
-    return text
+        start, rest = len(text) + len(opening), words[len(body) :]
+        text.append(f"{opening}{body}{closing}", style).append(rest or " ")
+        if kind != "removed":
+            places += range(start, start + len(body))
+            places += range(len(text) - len(rest), len(text))
+    return highlight(text, after, places, look)
 
 
 def preference_parts(transcript: Transcript) -> Parts:
@@ -112,7 +189,7 @@ def response_names(transcript: Transcript) -> dict[str, str]:
     return names
 
 
-def label_parts(transcript: Transcript, labels: Sequence[Label]) -> Parts:
+def label_parts(transcript: Transcript, labels: Sequence[Label], look: Look) -> Parts:
     """The labels' probabilities, a row for each judgement, and the questions that were asked."""
     names, rows = response_names(transcript), list[list[object]]()
     reasonings = {reasoning.id: reasoning for reasoning in transcript.reasonings}
@@ -123,8 +200,11 @@ def label_parts(transcript: Transcript, labels: Sequence[Label]) -> Parts:
         said = label.text if label.mode == "text" else logs
         rows.append([*shown, label.unscored or p, said or None, outside, label.principle_id])
     if rows:
-        columns = ("first", "second", "P(first)", "log-probs or verdict", "P(neither)", "principle")
-        yield from (heading("labels", "both orders of each pair"), block(make_table(columns, rows)))
+        yield heading("labels", "both orders of each pair")
+        short = [[*row[:3], row[4]] for row in rows]
+        columns = ("first", "second", "P(first)", "P(neither)")
+        wide = (*columns[:3], "log-probs or verdict", columns[3], "principle")
+        yield block(Fitting(make_table(wide, rows), make_table(columns, short)))
     for id in dict.fromkeys(label.principle_id for label in labels):
         question = transcript.principles[id].preference if id in transcript.principles else None
         yield block(
@@ -132,10 +212,10 @@ def label_parts(transcript: Transcript, labels: Sequence[Label]) -> Parts:
         )
     for label in labels:
         if reasoning := reasonings.get(label.reasoning_id or ""):
-            yield from reasoning_parts(reasoning, names)
+            yield reasoning_heading(reasoning, names)
+            yield block(found_text(reasoning.text, look))
 
 
-def reasoning_parts(reasoning: Reasoning, names: dict[str, str]) -> Parts:
+def reasoning_heading(reasoning: Reasoning, names: dict[str, str]) -> Text:
     first, second = (names.get(id, id) for id in (reasoning.first_id, reasoning.second_id))
-    yield heading("reasoning", f"(A) {first}, (B) {second}", reasoning.principle_id)
-    yield block(reasoning.text)
+    return heading("reasoning", f"(A) {first}, (B) {second}", reasoning.principle_id)

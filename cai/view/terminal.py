@@ -2,22 +2,25 @@
 
 Model text is hostile: it passes `clean` and is never markup. `*_json` return it as it is."""
 
+import itertools
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import TypeAdapter
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cai.view.badges import badges
 from cai.view.transcripts import (
     POLICIES,
     Transcript,
-    badges,
     load_transcripts,
     read_object,
     stage_folder,
@@ -47,6 +50,21 @@ EVALUATION = (
 def standard_console() -> Console:
     """Where commands print: model text is never read as markup."""
     return Console(markup=False, highlight=False, emoji=False)
+
+
+def page(texts: Iterable[str], console: Console, paged: bool = True) -> None:
+    """Write rendered texts, by the user's pager if they do not fit on a terminal's screen."""
+    rest, head, n_lines = iter(texts), list[str](), 0
+    paged = paged and console.file.isatty()
+    while paged and n_lines < console.height and (text := next(rest, None)) is not None:
+        head.append(text)
+        n_lines += text.count("\n")
+    if n_lines >= console.height:
+        # Colours survive whatever else the user has less do.
+        os.environ["LESS"] = f"-R {os.environ.get('LESS', '')}".rstrip()
+        click.echo_via_pager(itertools.chain(head, rest), color=True)
+    else:
+        console.file.writelines(itertools.chain(head, rest))
 
 
 def clean(text: object) -> str:
@@ -170,6 +188,13 @@ def show_run(run: Path, console: Console, limit: int = 100) -> None:
     show_prompts(transcripts, console, limit)
 
 
+def run_text(run: Path, console: Console) -> Iterator[str]:
+    """What `show_run` prints."""
+    with console.capture() as capture:
+        show_run(run, console)
+    yield capture.get()
+
+
 def show_prompts(transcripts: Sequence[Transcript], console: Console, limit: int) -> None:
     ids, used = [t.prompt.id for t in transcripts], [t for t in transcripts if t.used]
     short = next((n for n in range(8, 64) if len({id[:n] for id in ids}) == len(ids)), 64)
@@ -182,7 +207,8 @@ def show_prompts(transcripts: Sequence[Transcript], console: Console, limit: int
             text.append("\n" + ", ".join(row["badges"]), "yellow")
         rows.append([row["id"][:short], *(row[name] for name in columns[1:-1]), text])
     note = f"{len(used):,} of {len(ids):,} used so far"
-    note += f", the first {limit:,} are listed here, all by --json" if len(used) > limit else ""
+    if len(used) > limit:
+        note += f", the first {limit:,} are listed here, all by --json and in cai browse"
     console.print(Text(), heading("Prompts", note), make_table(columns, rows), sep="\n")
 
 

@@ -6,7 +6,6 @@ a last line that is only half written is left out. Everything else that is broke
 
 import difflib
 import io
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,7 @@ from pydantic import ValidationError
 
 from cai.constitution import Principle
 from cai.errors import ConfigError
-from cai.judgements import label_pairs
-from cai.metrics import Score, is_refusal, word_change
+from cai.metrics import Score
 from cai.records import (
     AnyRecord,
     Critique,
@@ -95,24 +93,6 @@ class Transcript:
         """The response and its revisions, oldest first."""
         revisions = [round.revision for round in self.rounds if round.revision]
         return [self.response, *revisions] if self.response else [*revisions]
-
-
-def badges(transcript: Transcript) -> list[str]:
-    """What a reader may want to look at, in a few words each."""
-    versions = transcript.versions()
-    pairs = itertools.pairwise(versions)
-    judged, n_unscored = label_pairs((*transcript.labels, *transcript.comparisons))
-    orders = [(one - 0.5) * (0.5 - other) for one, other in (pair.orders for pair in judged)]
-    last = [*versions[-1:], *(answer.response for answer in transcript.answers)]
-    found = {
-        "error": n_unscored
-        or any(text.generation.finish == "error" for text in transcript.texts()),
-        "no-op revision": any(word_change(old.text, new.text) == 0 for old, new in pairs),
-        "truncated": any(text.generation.finish == "length" for text in transcript.texts()),
-        "refusal": any(is_refusal(text.text) for text in last),
-        "orders disagree": any(agreement <= 0 for agreement in orders),
-    }
-    return [badge for badge, shown in found.items() if shown]
 
 
 def stage_folder(run: Path, stage: str) -> Path:

@@ -1,0 +1,100 @@
+"""`cai show` and `cai browse`: reading a run, and choosing what of it."""
+
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cai.view.choosing import Choice
+    from cai.view.transcripts import Transcript
+
+CHOICE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--round", type=click.IntRange(1), help="Only this round of the revisions."),
+    click.option("--principle", metavar="ID", help="Only chains that drew this principle."),
+    click.option(
+        "--filter", "tags", multiple=True, metavar="BADGE",
+        help="Only chains with this badge, kind, area or split; may be repeated.",
+    ),
+    click.option("--search", default="", metavar="TEXT", help="Only chains with this text."),
+    click.option(
+        "--random", "n_random", type=click.IntRange(1), metavar="N", help="Only N of those."
+    ),
+    click.option("--seed", type=click.IntRange(0), help="Draws the same N every time."),
+)  # fmt: skip
+
+
+def choice_options(function: Any) -> Any:
+    """The options that `show` and `browse` share."""
+    for option in reversed(CHOICE_OPTIONS):
+        function = option(function)
+    return function
+
+
+def make_choice(seed: int | None, **fields: Any) -> "Choice":
+    """What the shared options ask for. Without a seed each draw is another one."""
+    from cai.view.choosing import Choice
+
+    if seed is not None and fields["n_random"] is None:
+        raise click.UsageError("--seed goes with --random N")
+    return Choice(**fields, seed=secrets.randbelow(10_000) if seed is None else seed)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@click.argument("prompt", required=False)
+@choice_options
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable; chosen chains are whole.")
+@click.option("--no-pager", is_flag=True, help="Print without the pager.")
+def show(run_folder: str, prompt: str | None, as_json: bool, no_pager: bool, **asked: Any) -> None:
+    """Print a run's summary, or the chains that PROMPT and the options choose.
+
+    PROMPT is a prompt's id or the beginning of it; its chain is all that the run made of it."""
+    from cai.view.listing import find_run
+    from cai.view.reader import Look, chain_texts
+    from cai.view.terminal import page, run_json, run_text, standard_console, transcript_json
+
+    run, console = find_run(run_folder), standard_console()
+    narrowed, choice = any(asked.values()), make_choice(**asked)
+    whole = not prompt and not narrowed
+    found, said = ([], "") if whole else chosen(run, prompt, choice)
+    if as_json:
+        rows = [transcript_json(transcript) for transcript in found]
+        data = run_json(run) if whole else rows[0] if prompt and rows else rows
+        click.echo(json.dumps(data, indent=1))
+        return
+    look = Look(choice.round, choice.pattern)
+    said = said if narrowed else ""
+    texts = run_text(run, console) if whole else chain_texts(found, said, look, console)
+    page(texts, console, not no_pager)
+
+
+def chosen(run: Path, prompt: str | None, choice: "Choice") -> "tuple[list[Transcript], str]":
+    """The transcript of a prompt or those of the run, as far as they fit, and how many do."""
+    from cai.view.choosing import Chain, choose, make_chains
+    from cai.view.transcripts import find_transcript, load_transcripts
+
+    one = [Chain(find_transcript(run, prompt))] if prompt else None
+    found, said = choose(one or make_chains(load_transcripts(run)), choice)
+    return [chain.transcript for chain in found], said
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@choice_options
+def browse(run_folder: str, **asked: Any) -> None:
+    """Read a run's chains in a full-screen browser; the options choose which to begin with."""
+    from cai.view.browse import browse_run
+    from cai.view.listing import find_run
+
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise ConfigError(
+            f"cai browse needs a terminal; elsewhere use: cai show {run_folder} --json"
+        )
+    sys.exit(browse_run(find_run(run_folder), make_choice(**asked)))

@@ -1,0 +1,116 @@
+"""`cai plan`: what `cai run` with the same options would do. Nothing is written, nothing pulled."""
+
+import importlib.util
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from cai.config import RunConfig
+from cai.earlier import find_base
+from cai.errors import ConfigError
+from cai.footprint import Footprint, footprint
+from cai.forecast import Forecast
+from cai.forecasting import forecast
+from cai.models import EMBEDDED, Model, cache_folder, resolve_model
+from cai.opening import load_manifest, refuse_changes, run_folder
+from cai.pace import Pace, measure_pace
+from cai.pipeline import FOLDERS, plan
+from cai.prepare import Prepared, prepare, resolve_models
+from cai.resolve import Options
+from cai.stages.context import RunContext
+
+
+class PlanOptions(NamedTuple):
+    """What `cai plan` is asked beside what the run is."""
+
+    out: str | None = None
+    until: str | None = None
+    base: str | None = None
+    rate: float | None = None
+    """Tokens generated per second."""
+    measure: bool = False
+
+
+class Plan(NamedTuple):
+    forecast: Forecast
+    footprint: Footprint
+    missing: list[str]
+    """Models that are not on this machine: taken for ones without a chat template, size unknown."""
+
+
+def plan_run(options: Options, asked: PlanOptions) -> Plan:
+    """Check the inputs as the run would, then forecast it."""
+    if asked.rate and asked.measure:
+        raise ConfigError("--rate and --measure exclude each other: give the rate or measure it")
+    stages = plan(asked.until)
+    base = find_base(asked.base) if asked.base else None
+    prepared = prepare(options, stages)
+    missing = missing_models(prepared.config)
+    models = models_at_hand(prepared.config, missing)
+    folder = run_folder(prepared, asked.out)
+    if folder.is_dir() and any(folder.iterdir()) and not missing:
+        refuse_changes(prepared, folder, load_manifest(folder), models)
+    context = RunContext(
+        run=folder,
+        config=prepared.config,
+        constitution=prepared.constitution,
+        templates=prepared.templates,
+        models=models,
+        prompts=prepared.prompts,
+        folders=FOLDERS,
+        base_run=base,
+    )
+    found = forecast(context, stages, find_pace(asked, prepared, models, missing))
+    return Plan(found, footprint(context, found), missing)
+
+
+def find_pace(
+    asked: PlanOptions, prepared: Prepared, models: dict[str, Model], missing: list[str]
+) -> Pace | None:
+    """The pace that the options give, or none."""
+    if asked.rate:
+        return Pace(f"--rate {asked.rate:g}, loading and training left out", asked.rate)
+    if not asked.measure:
+        return None
+    if missing:
+        raise ConfigError(f"--measure: {missing[0]} is not here; type: cai model pull {missing[0]}")
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch) / "engine.log"
+        return measure_pace(prepared.config.engine, models["base"], prepared.prompts, log)
+
+
+def missing_models(config: RunConfig) -> list[str]:
+    """The models named in the config that would have to be pulled."""
+    if config.engine.kind == "fake":
+        return []
+    named = config.models.model_dump().values()
+    return [name for name in dict.fromkeys(named) if name and not is_here(name)]
+
+
+def models_at_hand(config: RunConfig, missing: list[str]) -> dict[str, Model]:
+    """Each role's model; one that is missing stands in by its name."""
+    if not missing:
+        return resolve_models(config)
+    names = config.models
+    roles = {"base": names.base, "critic": names.critic or names.base}
+    roles["judge"] = names.judge or names.base
+    roles |= {r: n for r, n in (("policy", names.policy), ("reward", names.reward)) if n}
+    return {
+        role: Model(name, Path(name), "missing") if name in missing else resolve_model(name)
+        for role, name in roles.items()
+    }
+
+
+def is_here(name: str) -> bool:
+    """Whether a model needs no download. A name of no model at all passes: resolving it says so."""
+    if name == EMBEDDED:
+        return (cache_folder() / "models" / EMBEDDED / "cai.json").is_file()
+    if Path(name).is_dir() or name.count("/") != 1 or name.startswith((".", "~", "/")):
+        return True
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = name.partition("@")
+    found = try_to_load_from_cache(repo, "config.json", revision=revision or None)
+    return isinstance(found, str)
