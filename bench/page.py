@@ -172,7 +172,9 @@ def main() -> None:
         print(f"write_page: {time.perf_counter() - started:.1f} s")
         size = path.stat().st_size
         print(f"file: {size / 2**20:.1f} MiB of {records / 2**20:.1f} MiB of records")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         measure(browser.new_page(viewport={"width": 1440, "height": 900}), path)
         browser.close()
     print(json.dumps({"prompts": options.prompts, "rounds": N_ROUNDS}))
