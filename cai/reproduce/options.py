@@ -1,6 +1,6 @@
 """What `cai reproduce` is asked, and how large its parts are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +118,27 @@ class ReproduceOptions(NamedTuple):
     engine: Engine = Engine(kind="transformers", capacity=32)
     seed: int = 0
     skip_bad: bool = False
+
+
+def make_options(
+    parts: str, scale: float, settings: Sequence[str], given: Mapping[str, Any]
+) -> ReproduceOptions:
+    """What the command line says; `given` are fields of `ReproduceOptions`, none where not given.
+
+    Raises ConfigError for a part or a setting that is none.
+    """
+    numbers = {str(number): name for number, name in enumerate(PARTS, 1)}
+    chosen = [part.strip() for part in parts.split(",")]
+    if unknown := [part for part in chosen if part not in numbers]:
+        raise ConfigError(f"--parts {unknown[0]}: expected some of {', '.join(numbers)}")
+    known = {name: value for name, value in given.items() if value is not None}
+    if kind := known.pop("engine", None):
+        known["engine"] = Engine(kind=kind, capacity=32)
+    return ReproduceOptions(
+        **known,
+        parts=tuple(numbers[part] for part in chosen),
+        sizes=make_sizes(scale, settings),
+    )
 
 
 class Work(NamedTuple):
