@@ -95,5 +95,33 @@ def eval_(engine: str, as_json: bool, **values: Any) -> None:
 
 
 @click.command("reproduce")
-def reproduce() -> None:
-    """x"""
+@click.option("--data", required=True, help="Human preference pairs: hh-rlhf's JSONL(.gz) file.")
+@click.option("--model", help="What is trained and tested [the embedded model].")
+@click.option("--out", type=click.Path(path_type=Path), help="[runs/reproduce]")
+@click.option("--parts", default="1,2,3,4", show_default=True, help="Labels, pairs, RL, judge.")
+@click.option("--scale", default=1.0, show_default=True, help="How much larger or smaller.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Such as rl.steps=80.")
+@click.option("--engine", type=click.Choice(["vllm", "transformers"]), help="[transformers]")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the numbers as a page.")
+@SEED
+@SKIP_BAD
+@AS_JSON
+def reproduce(parts: str, scale: float, settings: tuple[str, ...], **values: Any) -> None:
+    """Measure what the method rests on: soft labels, a human reward model, RL, a judge.
+
+    Every part is on disk when it ends; the same command continues.
+    """
+    from cai.reproduce.options import make_options
+    from cai.reproduce.run import reproduce as measure
+    from cai.run import write_atomic
+    from cai.view.reproduced import markdown, show_reproduced
+    from cai.view.terminal import standard_console
+
+    page, as_json = values.pop("markdown"), values.pop("as_json")
+    results = measure(make_options(parts, scale, settings, values))
+    if page:
+        write_atomic(page, markdown(results))
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+    else:
+        show_reproduced(results, standard_console())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cai import prepare
+from cai import opening, prepare
 from cai.cli import main
 from cai.errors import CaiError
 from cai.run import read_json, write_json
@@ -171,7 +171,7 @@ def test_a_full_disk_is_found_before_the_run(
     folder: Path, embedded_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(folder)._replace(free=1000)
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(opening.shutil, "disk_usage", lambda _: usage)
     result = cai("run", "--constitution", "harmless.yaml", "--recipe", "quickstart")
     assert result.exit_code == 75
     assert "GiB free" in result.output
@@ -274,11 +274,11 @@ def test_a_signal_ends_a_run_that_then_goes_on(
 
 
 def loaded_by(code: str) -> set[str]:
-    program = f"import sys\n{code}\nprint(*sys.modules)"
+    program = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    return set(done.stdout.split())
+    return set(done.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -304,5 +304,5 @@ def test_an_edited_exemplar_is_a_change(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts" / "exemplars").mkdir(parents=True)
     (tmp_path / "prompts" / "exemplars" / "preference.yaml").write_text(text.replace("the", "a", 1))
-    with pytest.raises(RunConflict, match=r"inputs/preference\.yaml"):
+    with pytest.raises(RunConflict, match=r"inputs/exemplars_preference\.yaml"):
         start(whole, constitution=constitution)

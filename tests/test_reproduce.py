@@ -1,6 +1,7 @@
 """`cai reproduce`: levels and splits, what is done twice and what is not, what is shown."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cai.reproduce.options import (
     RlSizes,
     Sizes,
     Work,
+    make_sizes,
 )
 from cai.sections import Lora, RuleReward
 from cai.view.progress import RunProgress, StageProgress
@@ -65,6 +67,42 @@ def options_for(tmp_path, model="no-model", **given):
 
 def silent():
     return RunProgress(quiet=True)
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "expected"),
+    [
+        (1.0, [], Sizes()),
+        (1e-9, [], {"rl.steps": 2, "judge.n_pairs": 2}),
+        (2.0, [], {"rl.steps": 2 * RlSizes().steps, "human.shares": HumanSizes().shares}),
+        (0.5, ["rl.steps=7"], {"rl.steps": 7, "human.shares": (0.0625, 0.125, 0.25, 0.5)}),
+        (1.0, ["human.lora.r=3"], {"human.lora": Lora(r=3, alpha=HumanSizes().lora.alpha)}),
+    ],
+)
+def test_sizes_are_scaled_then_set(scale, settings, expected):
+    sizes = make_sizes(scale, settings)
+    if isinstance(expected, Sizes):
+        assert sizes == expected
+        return
+    for key, value in expected.items():
+        part, name = key.split(".")
+        assert getattr(getattr(sizes, part), name) == value
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rl.step=3", "--set rl.step: unknown key 'rl.step'; did you mean 'steps'?"),
+        ("rl.steps=0", "--set rl.steps: rl.steps: Input should be greater than or equal to 1"),
+        ("rl.steps", "expected key=value"),
+    ],
+)
+def test_a_wrong_size_is_named(setting, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_sizes(1.0, [setting])
 
 
 # --- levels and splits

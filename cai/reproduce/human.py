@@ -8,7 +8,7 @@ from typing import Any
 
 from cai.metrics import Estimate, wilson
 from cai.preferences import Pair as HumanPair
-from cai.reproduce.dialogues import as_pair, load_split
+from cai.reproduce.dialogues import as_pair, in_batches, load_split
 from cai.reproduce.gaps import score_gaps, training_row
 from cai.reproduce.options import Result, Work
 from cai.train.folder import CHECKPOINT
@@ -43,12 +43,9 @@ def measure(
     """Train on `training` and compare the two scores of each test pair."""
     names = (FOLDER, folder_of(share))
     work.progress.doing(f"reward model on {len(training)} pairs")
-    result = run_job(
-        make_job(work),
-        work.folder(*names),
-        (training_row(as_pair(pair)) for pair in training),
-        work.progress.training,
-    )
+    batches = in_batches(training, work.options.sizes.human.batch_size, work.options.seed)
+    rows = (training_row(as_pair(pair)) for pair in batches)
+    result = run_job(make_job(work), work.folder(*names), rows, work.progress.training)
     work.progress.doing(f"scores of {len(test)} unseen pairs")
     gaps = score_gaps(work, names, [as_pair(pair) for pair in test], max_length(work))
     known = [(pair, gap) for pair, gap in zip(test, gaps, strict=True) if gap is not None]
@@ -86,6 +83,7 @@ def make_job(work: Work) -> RewardJob:
         lora=sizes.lora,
         max_length=max_length(work),
         trainer={
+            "train_sampling_strategy": "sequential",  # see `in_batches`
             "num_train_epochs": sizes.epochs,
             "per_device_train_batch_size": sizes.batch_size,
             "learning_rate": sizes.learning_rate,

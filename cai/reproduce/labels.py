@@ -91,6 +91,8 @@ def fit(
         labels=variant.labels,
         max_length=MAX_LENGTH,
         trainer={
+            # the levels come in turn: six pairs a batch are one of each
+            "train_sampling_strategy": "sequential",
             "max_steps": sizes.steps,
             "per_device_train_batch_size": sizes.batch_size,
             "learning_rate": sizes.learning_rate,

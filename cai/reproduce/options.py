@@ -1,14 +1,18 @@
 """What `cai reproduce` is asked, and how large its parts are."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from cai.config import Engine
+from cai.errors import ConfigError
 from cai.models import EMBEDDED, Model
 from cai.records import Record
+from cai.resolve import apply_setting
 from cai.sections import Lora
+from cai.strict_yaml import Document, complaints
 from cai.view.progress import StageProgress
 
 PARTS = ("labels", "human", "rl", "judge")
@@ -18,12 +22,12 @@ PARTS = ("labels", "human", "rl", "judge")
 class LabelSizes(Record):
     """Part 1: reward models on pairs of known P."""
 
-    n_train: int = Field(default=24, ge=1)
+    n_train: int = Field(default=60, ge=1)
     """Pairs of each level."""
-    n_unseen: int = Field(default=8, ge=1)
-    steps: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=12, ge=1)
-    learning_rate: float = 1e-3
+    n_unseen: int = Field(default=4, ge=1)
+    steps: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=6, ge=1)
+    learning_rate: float = 5e-4
     lora: Lora = Lora(r=8, alpha=16)
 
 
@@ -32,12 +36,12 @@ class HumanSizes(Record):
 
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     """Of the training dialogues, each a part of the next."""
-    test: float = Field(default=0.25, gt=0, lt=1)
+    test: float = Field(default=0.3, gt=0, lt=1)
     """Share of dialogues whose pairs measure accuracy and serve nothing else."""
     tuning: float = Field(default=0.15, gt=0, lt=1)
     """Share of dialogues on which the settings below were chosen; part 3 takes its prompts there.
     The rest is trained on."""
-    max_chars: int = Field(default=1500, ge=1)
+    max_chars: int = Field(default=800, ge=1)
     """A pair with a longer side is left out and counted."""
     epochs: float = 1.0
     batch_size: int = Field(default=8, ge=1)
@@ -79,6 +83,29 @@ class Sizes(Record):
     judge: JudgeSizes = JudgeSizes()
 
 
+SCALED = ("labels.steps", "rl.steps", "rl.planted_steps", "rl.n_unseen", "judge.n_pairs")
+"""What `--scale` multiplies; of the human pairs a scale below 1 takes a part, above 1 all."""
+
+
+def make_sizes(scale: float = 1.0, settings: Sequence[str] = ()) -> Sizes:
+    """The defaults times `scale`, then `key=value` texts such as `rl.steps=80`.
+
+    Raises ConfigError naming a setting that is none.
+    """
+    data = Sizes().model_dump(mode="json")
+    for key in SCALED:
+        part, name = key.split(".")
+        data[part][name] = max(2, round(data[part][name] * scale))
+    data["human"]["shares"] = [share * min(1.0, scale) for share in data["human"]["shares"]]
+    document = Document("the command line", data, {}, {})
+    for setting in settings:
+        apply_setting(document, setting)
+    try:
+        return Sizes.model_validate(document.data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(complaints(error, document, Sizes))) from error
+
+
 class ReproduceOptions(NamedTuple):
     """What is reproduced, on what."""
 
@@ -91,6 +118,27 @@ class ReproduceOptions(NamedTuple):
     engine: Engine = Engine(kind="transformers", capacity=32)
     seed: int = 0
     skip_bad: bool = False
+
+
+def make_options(
+    parts: str, scale: float, settings: Sequence[str], given: Mapping[str, Any]
+) -> ReproduceOptions:
+    """What the command line says; `given` are fields of `ReproduceOptions`, none where not given.
+
+    Raises ConfigError for a part or a setting that is none.
+    """
+    numbers = {str(number): name for number, name in enumerate(PARTS, 1)}
+    chosen = [part.strip() for part in parts.split(",")]
+    if unknown := [part for part in chosen if part not in numbers]:
+        raise ConfigError(f"--parts {unknown[0]}: expected some of {', '.join(numbers)}")
+    known = {name: value for name, value in given.items() if value is not None}
+    if kind := known.pop("engine", None):
+        known["engine"] = Engine(kind=kind, capacity=32)
+    return ReproduceOptions(
+        **known,
+        parts=tuple(numbers[part] for part in chosen),
+        sizes=make_sizes(scale, settings),
+    )
 
 
 class Work(NamedTuple):
