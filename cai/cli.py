@@ -4,19 +4,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import cai
+from cai.cli_compare import compare
 from cai.cli_interop import export, import_
 from cai.cli_measure import eval_, judge_test, reproduce, score
+from cai.cli_options import make_options, run_options
+from cai.cli_plan import plan, try_
+from cai.cli_read import browse, show
 from cai.errors import CaiError
-
-if TYPE_CHECKING:
-    from cai.resolve import Options
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
@@ -52,34 +52,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     # For what this process itself loads, such as the hub's client; see `cai.environment`.
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-
-
-RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--constitution", help="Constitution file, or the name of a shipped one."),
-    click.option("--recipe", help="A shipped config: quickstart, small, paper."),
-    click.option("--config", help="A config file (YAML)."),
-    click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting."
-    ),
-    click.option("--model", help="The model to improve: embedded name, folder or hub id."),
-    click.option("--prompts", help="Red-team prompts: JSONL(.gz) file, folder or dataset id."),
-    click.option("--seed", type=click.IntRange(0), help="Decides every random choice."),
-    click.option("--skip-bad", is_flag=True, help="Leave broken prompt lines out and count them."),
-)
-
-
-def run_options(function: Any) -> Any:
-    """The options that `run` and `check` share."""
-    for option in reversed(RUN_OPTIONS):
-        function = option(function)
-    return function
-
-
-def make_options(values: dict[str, Any]) -> "Options":
-    """The shared options as one value."""
-    from cai.resolve import Options
-
-    return Options(**values)
 
 
 @main.command()
@@ -124,27 +96,6 @@ def runs(as_json: bool, folder: str) -> None:
         show_runs(rows, standard_console())
 
 
-@main.command()
-@click.argument("run_folder", metavar="RUN")
-@click.argument("prompt", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def show(run_folder: str, prompt: str | None, as_json: bool) -> None:
-    """Print a run's summary, or the transcript of one PROMPT (its id or the beginning of it)."""
-    from cai.view import reader, terminal
-    from cai.view.listing import find_run
-    from cai.view.transcripts import find_transcript
-
-    found = find_run(run_folder)
-    transcript = find_transcript(found, prompt) if prompt else None
-    if as_json:
-        data = terminal.transcript_json(transcript) if transcript else terminal.run_json(found)
-        click.echo(json.dumps(data, indent=1))
-    elif transcript:
-        reader.show_transcript(transcript, terminal.standard_console())
-    else:
-        terminal.show_run(found, terminal.standard_console())
-
-
 @main.group()
 def model() -> None:
     """Models: pull one ahead of a run."""
@@ -171,5 +122,7 @@ def completion(shell: str) -> None:
         click.echo(found(main, {}, "cai", "_CAI_COMPLETE").source())
 
 
-for command in (judge_test, eval_, score, reproduce, import_, export):
+for command in (show, browse, compare, plan, try_, judge_test, eval_, score, reproduce):
+    main.add_command(command)
+for command in (import_, export):
     main.add_command(command)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from cai.errors import CaiError, RunConflict
+from cai.earlier import find_base
+from cai.errors import CaiError
+from cai.forecasting import forecast
 from cai.manifest import Manifest
 from cai.opening import open_run, run_folder
 from cai.pipeline import STAGES, plan, run_stages
@@ -11,6 +13,7 @@ from cai.resolve import Options
 from cai.run import RunLock
 from cai.stages.context import RunContext
 from cai.view.checked import checked_lines
+from cai.view.planned import planned_lines
 from cai.view.progress import RunProgress
 from cai.view.report import write_report
 
@@ -26,9 +29,7 @@ def conduct(
     progress = progress or RunProgress()
     stages = plan(until)
     prepared = prepare(options, stages)
-    base_run = Path(base) if base else None
-    if base_run and not (base_run / "manifest.json").is_file():
-        raise RunConflict(f"--base {base}: no run there (no manifest.json)")
+    base_run = find_base(base) if base else None
     for line in checked_lines(prepared):
         progress.say(line)
     folder = run_folder(prepared, out)
@@ -36,6 +37,9 @@ def conduct(
     models = resolve_models(prepared.config)
     context, manifest = open_run(prepared, folder, models, base_run)
     progress.say(f"run folder: {folder}")
+    if base_run:
+        for line in planned_lines(forecast(context, stages)):
+            progress.say(line)
     with RunLock(folder):
         n_run = finish(context, manifest, len(stages), progress)
     if not n_run:

@@ -12,7 +12,6 @@ from canned import PRINCIPLES, PROMPT
 from click.testing import CliRunner
 from fake_run import SETTINGS, start
 
-import cai.train.fake as fake_trainers
 from cai.chains.revision import RevisionSetup, Voice, revision_chain
 from cai.cli_plan import plan as plan_command
 from cai.config import RunConfig
@@ -25,13 +24,12 @@ from cai.footprint import Shape, adapter_parameters, engine_need, read_shape, tr
 from cai.forecast import Call, Forecast, Lengths, Play, StageForecast, Tokens, count, shared
 from cai.forecasting import forecast
 from cai.manifest import hardware
-from cai.models import folder_digest
 from cai.pace import Pace, Training, pace_of_run
 from cai.pipeline import FOLDERS, plan
 from cai.planning import PlanOptions, plan_run
 from cai.prepare import prepare, resolve_models
 from cai.prompts import Templates
-from cai.records import Message, Sampling, digest
+from cai.records import Message, Sampling
 from cai.resolve import Options
 from cai.run import StoredRecord, read_json, read_rows, write_json
 from cai.sections import Lora
@@ -42,20 +40,9 @@ HARMLESS = Path("constitutions/harmless.yaml").resolve()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def checkpoints_stand_for_their_models() -> Iterator[None]:
-    """As a real trainer's do: another model to begin with or to be rewarded by, other weights."""
-
-    def fake_checkpoint(job: Any, folder: Path, content: Any) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        terms = [term.path for term in getattr(job, "rewards", ()) if hasattr(term, "path")]
-        models = [folder_digest(Path(path)) for path in (job.model, *terms)]
-        settings = job.model_dump(exclude={"model", "rewards"})
-        write_json(folder / "config.json", {"fake": digest(settings, models, content)})
-
+def without_plots() -> Iterator[None]:
+    """They take longer than the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fake_trainers, "fake_checkpoint", fake_checkpoint)
-        # Its plots take longer than the runs.
         patch.setattr("cai.conduct.write_report", lambda _: None)
         yield
 

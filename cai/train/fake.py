@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cai.models import folder_digest
 from cai.records import digest
 from cai.run import write_json, write_rows
+from cai.sections import ModelReward
 from cai.train import folder as files
 from cai.train.jobs import DpoJob, Job, RlJob, ScoreJob
 
@@ -48,9 +50,11 @@ def fake_checkpoint(job: Job, folder: Path, content: Any) -> None:
     """A folder whose digest stands for the job and `content`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # folders of models are not the same anywhere
+    # Folders of models are not the same anywhere; what is in them is.
     settings = job.model_dump(exclude={"model", "reward_model", "rewards"})
-    write_json(folder / "config.json", {"fake": digest(settings, content)})
+    terms = [term.path for term in getattr(job, "rewards", ()) if isinstance(term, ModelReward)]
+    models = [folder_digest(Path(path)) for path in (getattr(job, "model", ""), *terms) if path]
+    write_json(folder / "config.json", {"fake": digest(settings, models, content)})
 
 
 def fake_score(row: dict[str, Any]) -> dict[str, Any]:
