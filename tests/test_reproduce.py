@@ -33,7 +33,7 @@ TINY = Lora(r=2, alpha=4)
 RULE = RuleReward(kind="rule", name="has_e", weight=1.0, pattern="e")
 SIZES = Sizes(
     labels=LabelSizes(n_train=2, n_unseen=1, steps=2, batch_size=4, lora=TINY),
-    human=HumanSizes(shares=(0.5, 1.0), batch_size=4, lora=TINY, learning_rate=1e-2),
+    human=HumanSizes(shares=(0.5, 1.0), test=0.25, batch_size=4, lora=TINY, learning_rate=1e-2),
     rl=RlSizes(
         steps=2, planted_steps=2, n_unseen=4, max_tokens=12, batch_size=8, n_generations=4,
         max_chars=40, lora=TINY, learning_rate=1e-2,

@@ -76,7 +76,7 @@ def checkpoint(work: Work) -> Path:
 
 
 def make_job(work: Work) -> RewardJob:
-    """The reward model's job; the settings were chosen on the tuning dialogues."""
+    """The reward model's job."""
     sizes = work.options.sizes.human
     return RewardJob(
         model=str(work.model.path),

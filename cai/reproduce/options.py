@@ -39,8 +39,8 @@ class HumanSizes(Record):
     test: float = Field(default=0.3, gt=0, lt=1)
     """Share of dialogues whose pairs measure accuracy and serve nothing else."""
     tuning: float = Field(default=0.15, gt=0, lt=1)
-    """Share of dialogues on which the settings below were chosen; part 3 takes its prompts there.
-    The rest is trained on."""
+    """Share of dialogues kept for choosing settings, and for the prompts of part 3; the rest is
+    trained on. The defaults below are not chosen by any measurement."""
     max_chars: int = Field(default=800, ge=1)
     """A pair with a longer side is left out and counted."""
     epochs: float = 1.0

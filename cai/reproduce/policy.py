@@ -108,6 +108,7 @@ def make_job(training: Training, work: Work) -> RlJob:
         health=training.health,
         n_checkpoints=1,
         lora=sizes.lora,
+        # a token has a character or more; `n_too_long` says if a template adds too many
         max_prompt_length=sizes.max_chars,
         reward_max_length=human.max_length(work),
         reward_batch_size=sizes.batch_size,

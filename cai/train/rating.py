@@ -35,7 +35,7 @@ from cai.train.setup import (
 )
 from cai.train.tokens import Chat
 
-N_SEEN = 1000
+N_SEEN = 256
 """Training rows that are scored again after training, for `mse_train`."""
 N_CENTRED = 256
 """Training rows, spread evenly, whose mean prediction the head starts from."""

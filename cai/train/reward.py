@@ -34,7 +34,7 @@ from cai.train.setup import (
 )
 from cai.train.tokens import Chat
 
-N_SEEN = 1000
+N_SEEN = 256
 """Training pairs that are scored again after training, for `accuracy_train`."""
 
 

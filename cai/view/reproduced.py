@@ -126,8 +126,8 @@ def human_section(found: Found) -> Section:
         [
             f"the rule 'the shorter answer is better' gets {measure(found['shorter'], 100, 1)}; "
             "r is the correlation of score gap and difference in characters",
-            f"dialogues: {data['n_test']} pairs test, {data['n_tuning']} tuning (settings were "
-            f"chosen there), {data['n_training']} training; {data['n_long']} pairs left out as too "
+            f"dialogues: {data['n_test']} pairs test, {data['n_tuning']} tuning (neither trained "
+            f"nor tested on), {data['n_training']} training; {data['n_long']} left out as too "
             f"long, {data['n_bad']} broken, {as_text(data['left_out'] or 0)} otherwise left out; "
             f"{final['n_too_long']} more exceed the tokens",
             "log loss of a coin: 0.693",
