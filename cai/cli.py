@@ -15,7 +15,7 @@ from cai.cli_interop import export, import_
 from cai.cli_measure import eval_, judge_test, reproduce, score
 from cai.cli_options import make_options, run_options
 from cai.cli_plan import plan, try_
-from cai.cli_read import browse, show
+from cai.cli_read import annotate, browse, show
 from cai.errors import CaiError
 
 EPILOG = (
@@ -122,7 +122,7 @@ def completion(shell: str) -> None:
         click.echo(found(main, {}, "cai", "_CAI_COMPLETE").source())
 
 
-for command in (show, browse, compare, plan, try_, judge_test, eval_, score, reproduce):
-    main.add_command(command)
-for command in (import_, export):
+READING = (show, browse, compare, annotate)
+MEASURING = (judge_test, eval_, score, reproduce)
+for command in (*READING, plan, try_, *MEASURING, import_, export):
     main.add_command(command)

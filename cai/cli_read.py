@@ -52,15 +52,27 @@ def make_choice(seed: int | None, **fields: Any) -> "Choice":
 @choice_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable; chosen chains are whole.")
 @click.option("--no-pager", is_flag=True, help="Print without the pager.")
-def show(run_folder: str, prompt: str | None, as_json: bool, no_pager: bool, **asked: Any) -> None:
+@click.option("--html", is_flag=True, help="Write the run's page, report.html, and print its path.")
+def show(run_folder: str, prompt: str | None, html: bool, **asked: Any) -> None:
     """Print a run's summary, or the chains that PROMPT and the options choose.
 
     PROMPT is a prompt's id or the beginning of it; its chain is all that the run made of it."""
     from cai.view.listing import find_run
+    from cai.view.page import write_page
+
+    run, as_json, no_pager = find_run(run_folder), asked.pop("as_json"), asked.pop("no_pager")
+    if html:
+        click.echo(write_page(run))
+    else:
+        show_text(run, prompt, (as_json, no_pager), asked)
+
+
+def show_text(run: Path, prompt: str | None, how: tuple[bool, bool], asked: dict[str, Any]) -> None:
+    """Print to the terminal; `how`: as JSON, without the pager."""
     from cai.view.reader import Look, chain_texts
     from cai.view.terminal import page, run_json, run_text, standard_console, transcript_json
 
-    run, console = find_run(run_folder), standard_console()
+    (as_json, no_pager), console = how, standard_console()
     narrowed, choice = any(asked.values()), make_choice(**asked)
     whole = not prompt and not narrowed
     found, said = ([], "") if whole else chosen(run, prompt, choice)
@@ -98,3 +110,21 @@ def browse(run_folder: str, **asked: Any) -> None:
             f"cai browse needs a terminal; elsewhere use: cai show {run_folder} --json"
         )
     sys.exit(browse_run(find_run(run_folder), make_choice(**asked)))
+
+
+@click.group()
+def annotate() -> None:
+    """Stars and notes that readers made in a run's page."""
+
+
+@annotate.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="RUN")
+@click.option("--author", required=True, help="Who made them.")
+def import_notes(file: Path, run_folder: str, author: str) -> None:
+    """Put what the page exported (FILE, JSONL) into the RUN, with author and time."""
+    from cai.annotations import import_annotations
+    from cai.view.listing import find_run
+
+    done = import_annotations(file, find_run(run_folder), author)
+    click.echo(f"{done.n_new} new, {done.n_known} known already")

@@ -13,6 +13,7 @@ from cai.resolve import Options
 from cai.run import RunLock
 from cai.stages.context import RunContext
 from cai.view.checked import checked_lines
+from cai.view.page import write_page
 from cai.view.planned import planned_lines
 from cai.view.progress import RunProgress
 from cai.view.report import write_report
@@ -44,7 +45,7 @@ def conduct(
         n_run = finish(context, manifest, len(stages), progress)
     if not n_run:
         progress.say(f"{folder}: nothing to do, every stage is done")
-    progress.say(f"read it: cai show {folder}   report: {folder}/report.md")
+    progress.say(f"read it: cai browse {folder}, or open {folder}/report.html (report.md: text)")
     return folder
 
 
@@ -61,4 +62,5 @@ def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: Run
     if n_run or left_open or not (context.run / "report.md").is_file():
         manifest.end("done" if complete else "stopped")
         write_report(context.run)
+        write_page(context.run)
     return n_run

@@ -1,6 +1,6 @@
 """What two runs made of one prompt, side by side in a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -83,41 +83,55 @@ def figure_cells(figure: Figure) -> list[str]:
 def step_parts(comparison: Comparison, step: Step, marks: bool) -> Parts:
     """One text of both runs: once if it is the same record, else beside each other."""
     said = f"{step.change:.0%} of the words differ" if step.change else "the same"
-    yield heading(step.name, said if step.a and step.b else "")
-    one, other = side_texts(step, marks)
-    a, b = (
-        Text("\n").join([*about(side, text), shown])
-        for side, text, shown in ((comparison.a, step.a, one), (comparison.b, step.b, other))
-    )
-    yield block(a if step.same_record and not step.differs else Beside(a, b))
+    yield heading(step.name, said if step.a and step.b else "in one run only")
+    sides, texts = (comparison.a, comparison.b), (step.a, step.b)
+    requests = [asked(side, text) for side, text in zip(sides, texts, strict=True)]
+    same_principle = len({principle for principle, _ in requests}) == 1
+    requested = marked([request for _, request in requests], same_principle, marks)
+    alike = step.change is not None and step.change <= REWRITTEN
+    written = marked([text.text if text else "" for text in texts], alike, marks)
+    columns = [
+        column(side, text, request, body)
+        for side, text, request, body in zip(sides, texts, requested, written, strict=True)
+    ]
+    yield block(columns[0] if step.same_record and not step.differs else Beside(*columns))
 
 
-def side_texts(step: Step, marks: bool) -> tuple[Text, Text]:
-    """Both texts, what only one of them has being marked, unless little is common to both."""
-    one, other = (clean(text.text) if text else "" for text in (step.a, step.b))
-    if step.change is None or step.change > REWRITTEN:
-        return Text(one), Text(other)
+def marked(texts: Sequence[str], alike: bool, marks: bool) -> list[Text]:
+    """Two texts, what only one of them has being marked if they are `alike`."""
+    one, other = map(clean, texts)
+    if not alike:
+        return [Text(one), Text(other)]
     runs = word_diff(one, other)
-    return diff_runs(runs, ("same", "removed"), marks), diff_runs(runs, ("same", "added"), marks)
+    return [diff_runs(runs, ("same", kind), marks) for kind in ("removed", "added")]
 
 
-def about(side: Side, text: Generated | None) -> Iterator[Text]:
-    """What made a text: the principle's request, the model, its length, its end, its reward."""
+def asked(side: Side, text: Generated | None) -> tuple[str, str]:
+    """The principle that a critique or revision was drawn under, and what it asks for."""
+    if text is None or isinstance(text, Response):
+        return "", ""
+    principle = side.principles.get(text.principle_id)
+    return text.principle_id, getattr(principle, text.type, None) or "no such text"
+
+
+def column(side: Side, text: Generated | None, request: Text, body: Text) -> Text:
+    """One run's text under the principle's request and what made it."""
     if text is None:
-        yield dim("not there")
-        return
+        return dim("not there")
+    lines = [made_by(side, text), body]
     if not isinstance(text, Response):
-        asked = getattr(
-            side.principles.get(text.principle_id), text.type, "not in the constitution"
-        )
-        yield Text.assemble(
-            (one_line(text.principle_id), "bold cyan"), (f": {clean(asked)}", "cyan")
-        )
+        request.stylize_before("cyan")
+        lines.insert(0, Text(f"{one_line(text.principle_id)}: ", "bold cyan").append_text(request))
+    return Text("\n").join(lines)
+
+
+def made_by(side: Side, text: Generated) -> Text:
+    """The model, the length, how the text ended unless by itself, the reward."""
     made, reward = text.generation, side.rewards.get(text.id)
     ending = {"stop": "", "length": "cut off at the limit", "error": f"error: {made.error}"}
     notes = [made.model, f"{made.n_tokens:,} tokens", ending[made.finish]]
     notes += [f"reward {reward:+.2f}"] if reward is not None else []
-    yield dim(" · ".join(note for note in notes if note))
+    return dim(" · ".join(note for note in notes if note))
 
 
 def judgement_parts(judgement: Judgement) -> Parts:

@@ -87,6 +87,8 @@ const format = {
   count: (n) => n.toLocaleString("en-US"),
   percent: (share) => (share == null ? "–" : `${Math.round(100 * share)} %`.replace("-", "−")),
   signed: (x, digits = 2) => (x == null ? "–" : (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits)),
+  // Of a mean's interval, which may reach beyond what a share can be.
+  share: (x) => format.percent(Math.min(1, Math.max(0, x))),
   p: (p) => (p == null ? "–" : p.toFixed(2)),
   plural: (n, word) => `${format.count(n)} ${word}${n === 1 ? "" : "s"}`,
   spaced: (id) => id.replaceAll("_", " "),

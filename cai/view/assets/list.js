@@ -79,7 +79,7 @@ function rowText(chain) {
   chainAt(chain).then((row) => {
     const found = snippet(row, list.terms);
     if (!found) return;
-    where.append(make("b", {}, `${found[0]} `), ...written(found[1]));
+    where.append(make("b", {}, `${found[0]}: `), ...written(found[1]));
     markList();
   });
   return [make("span", { class: "head single" }, written(chains.head[chain])), where];

@@ -147,18 +147,18 @@ function principleNumbers(one) {
     number(
       format.percent(one.changed?.value),
       "changed the text",
-      ends(one.changed, format.percent),
+      ends(one.changed, format.share),
     ),
     number(
       format.percent(one.change?.value),
       "of the words changed, on average",
-      ends(one.change, format.percent),
+      ends(one.change, format.share),
     ),
     number(format.signed(one.gain?.value), "reward gained", ends(one.gain, format.signed)),
     number(
       format.percent(one.agree?.value),
       "of judged pairs agree in both orders",
-      `${format.plural(one.n_pairs, "pair")}${one.agree ? `, ${ends(one.agree, format.percent)}` : ""}`,
+      `${format.plural(one.n_pairs, "pair")}${one.agree ? `, ${ends(one.agree, format.share)}` : ""}`,
     ),
   );
 }
