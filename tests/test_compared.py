@@ -209,8 +209,9 @@ def test_the_page_leads_from_a_reason_to_its_chains(browser: Any, page_file: Pat
         page.locator(".step", has=page.locator("h3", has_text="response")).locator(".sides").count()
         == 0
     )
-    n = page.locator("#rows li").count()
+    n = page.evaluate("list.order.length")
     assert text_of(page, "#count").startswith(f"{n} of ")
+    assert page.locator("#rows li").count() == n
     opened.check()
 
 

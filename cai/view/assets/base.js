@@ -94,13 +94,6 @@ const format = {
   spaced: (id) => id.replaceAll("_", " "),
 };
 
-/** A value with its 95 % interval. */
-function estimate(metric, show = format.percent) {
-  if (!metric) return "–";
-  const ends = metric.low == null ? "" : ` [${show(metric.low)}, ${show(metric.high)}]`;
-  return show(metric.value) + ends;
-}
-
 /** A table of cells; those of numbers are aligned to the right. */
 function table(columns, rows) {
   const isNumber = rows.length

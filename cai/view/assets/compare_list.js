@@ -3,7 +3,8 @@
 
 const comparison = block("comparison");
 const { overview, principles, prompts, parts: PARTS } = comparison;
-const BATCH = 100; // Rows made at a time.
+const ROW_HEIGHT = 88; // Pixels, as in page.css.
+const SPARE = 8; // Rows made beyond those in sight.
 const SORTS = {
   change: ["most changed", (i) => -prompts.change[i]],
   "reward-down": ["reward fell most", (i) => prompts.reward[i]],
@@ -18,7 +19,7 @@ const FACETS = {
   kind: (i) => [prompts.kind[i]],
   area: (i) => [prompts.area[i]],
 };
-const list = { order: [], current: -1, n_drawn: 0, menus: {}, sort: "change", query: "" };
+const list = { order: [], current: -1, drawn: [0, 0], menus: {}, sort: "change", query: "" };
 
 function isChanged(place) {
   return prompts.parts[place].some(([, differs]) => differs);
@@ -39,28 +40,32 @@ function applyFilters() {
   document.getElementById("count").textContent =
     list.order.length === all ? format.plural(all, "prompt") : `${format.count(list.order.length)} of ${format.plural(all, "prompt")}`;
   document.getElementById("nothing").hidden = list.order.length > 0;
-  document.getElementById("rows").replaceChildren();
+  document.getElementById("rows").style.height = `${list.order.length * ROW_HEIGHT}px`;
   document.getElementById("list").scrollTop = 0;
-  list.n_drawn = 0;
   drawRows();
 }
 
-/** The next rows, until those in sight are there. */
-function drawRows(until = 0) {
-  const box = document.getElementById("list"), rows = document.getElementById("rows");
-  const full = () => box.scrollHeight > box.scrollTop + 2 * box.clientHeight;
-  while (list.n_drawn < list.order.length && (list.n_drawn <= until || !full() || !list.n_drawn)) {
-    const next = list.order.slice(list.n_drawn, list.n_drawn + BATCH);
-    rows.append(...next.map(listRow));
-    list.n_drawn += next.length;
-  }
+/** Make the rows in sight, and some around them. */
+function drawRows() {
+  const box = document.getElementById("list"), n = list.order.length;
+  const first = Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT) - SPARE);
+  const last = Math.min(n, Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT) + SPARE);
+  list.drawn = [first, last];
+  document.getElementById("rows").replaceChildren(...list.order.slice(first, last).map((place, i) => listRow(place, first + i)));
 }
 
-function listRow(place) {
+/** After scrolling: rows that are there stay, with the focus on one of them. */
+function drawMore() {
+  const box = document.getElementById("list"), [first, last] = list.drawn;
+  const top = Math.floor(box.scrollTop / ROW_HEIGHT), bottom = Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT);
+  if (top < first || Math.min(bottom, list.order.length) > last) drawRows();
+}
+
+function listRow(place, at) {
   const reward = prompts.reward[place];
-  return make(
+  const item = make(
     "li",
-    {},
+    { "aria-setsize": list.order.length, "aria-posinset": at + 1 },
     make(
       "a",
       { class: "row", href: promptLink(place), "data-place": place, "aria-current": place === list.current && "true" },
@@ -75,6 +80,8 @@ function listRow(place) {
       ),
     ),
   );
+  item.style.top = `${at * ROW_HEIGHT}px`;
+  return item;
 }
 
 function promptLink(place) {
@@ -113,18 +120,22 @@ function openList() {
   sort.append(...Object.entries(SORTS).map(([value, [label]]) => make("option", { value }, label)));
   sort.addEventListener("change", () => ((list.sort = sort.value), applyFilters()));
   query.addEventListener("input", () => ((list.query = query.value), applyFilters()));
-  document.getElementById("list").addEventListener("scroll", () => drawRows());
+  document.getElementById("list").addEventListener("scroll", drawMore);
+  new ResizeObserver(drawMore).observe(document.getElementById("list"));
   applyFilters();
 }
 
 /** The row of the prompt that is read, brought into sight. */
 function setCurrent(place) {
   list.current = place;
-  drawRows(list.order.indexOf(place));
+  const box = document.getElementById("list"), at = list.order.indexOf(place), top = at * ROW_HEIGHT;
+  if (at >= 0 && top < box.scrollTop) box.scrollTop = top;
+  if (at >= 0 && top + ROW_HEIGHT > box.scrollTop + box.clientHeight) {
+    box.scrollTop = top + ROW_HEIGHT - box.clientHeight;
+  }
+  drawMore();
   for (const row of document.querySelectorAll("#rows a")) {
-    const current = Number(row.dataset.place) === place;
-    if (current) row.setAttribute("aria-current", "true");
+    if (Number(row.dataset.place) === place) row.setAttribute("aria-current", "true");
     else row.removeAttribute("aria-current");
-    if (current) row.scrollIntoView({ block: "nearest" });
   }
 }
