@@ -103,7 +103,7 @@ def test_the_wheel_works_in_an_empty_environment_from_another_folder(tmp_path: P
         for name in (
             "annotated-types", "attrs", "click", "contourpy", "cycler", "filelock", "fonttools",
             "jinja2", "jsonlines", "kiwisolver", "markdown-it-py", "markupsafe", "matplotlib",
-            "mdurl", "numpy", "packaging", "pillow", "platformdirs", "pydantic", "pydantic-core",
+            "mdit-py-plugins", "linkify-it-py", "textual", "mdurl", "numpy", "packaging", "pillow", "platformdirs", "pydantic", "pydantic-core",
             "pygments", "pyparsing", "python-dateutil", "pyyaml", "rich", "typing-extensions",
             "typing-inspection", "tzdata",
         )
