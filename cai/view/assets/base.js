@@ -41,9 +41,10 @@ async function unpack(id) {
 
 async function packedText(id) {
   for (;;) {
+    const read = document.readyState !== "loading";
     const found = document.getElementById(id);
     // What follows it shows that it is whole.
-    if (found && (found.nextSibling || document.readyState !== "loading")) {
+    if (read || found?.nextSibling) {
       const text = found.textContent;
       found.remove();
       return text;
