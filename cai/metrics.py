@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import StatisticsError, correlation, fmean, stdev
 from typing import Any, NamedTuple
 
 from cai.judgements import label_pairs
@@ -109,6 +109,14 @@ def accuracy(predictions: Sequence[float], targets: Sequence[float]) -> Estimate
     """Share of predicted P on the target's side of 0.5; pairs with target 0.5 are left out."""
     decided = [(p, t) for p, t in zip(predictions, targets, strict=True) if t != 0.5]
     return proportion([(p - 0.5) * (t - 0.5) > 0 for p, t in decided])
+
+
+def pearson(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The correlation; none where there are fewer than two pairs, or one side is constant."""
+    try:
+        return correlation(*zip(*pairs, strict=True)) if pairs else None
+    except StatisticsError:
+        return None
 
 
 def ece(predictions: Sequence[float], targets: Sequence[float], n_bins: int = 10) -> float:

@@ -44,7 +44,14 @@ def open_run(
         create_folder(prepared, folder, models)
     manifest = load_manifest(folder)
     refuse_changes(prepared, folder, manifest, models)
-    context = RunContext(
+    return make_context(prepared, folder, models, base_run), manifest
+
+
+def make_context(
+    prepared: Prepared, folder: Path, models: Mapping[str, Model], base_run: Path | None
+) -> RunContext:
+    """What the stages of a run in `folder` are given."""
+    return RunContext(
         run=folder,
         config=prepared.config,
         constitution=prepared.constitution,
@@ -54,7 +61,6 @@ def open_run(
         folders=FOLDERS,
         base_run=base_run,
     )
-    return context, manifest
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -12,12 +12,11 @@ from cai.footprint import Footprint, footprint
 from cai.forecast import Forecast
 from cai.forecasting import forecast
 from cai.models import EMBEDDED, Model, cache_folder, resolve_model
-from cai.opening import load_manifest, refuse_changes, run_folder
+from cai.opening import load_manifest, make_context, refuse_changes, run_folder
 from cai.pace import Pace, measure_pace
-from cai.pipeline import FOLDERS, plan
+from cai.pipeline import plan
 from cai.prepare import Prepared, prepare, resolve_models
 from cai.resolve import Options
-from cai.stages.context import RunContext
 
 
 class PlanOptions(NamedTuple):
@@ -50,16 +49,7 @@ def plan_run(options: Options, asked: PlanOptions) -> Plan:
     folder = run_folder(prepared, asked.out)
     if folder.is_dir() and any(folder.iterdir()) and not missing:
         refuse_changes(prepared, folder, load_manifest(folder), models)
-    context = RunContext(
-        run=folder,
-        config=prepared.config,
-        constitution=prepared.constitution,
-        templates=prepared.templates,
-        models=models,
-        prompts=prepared.prompts,
-        folders=FOLDERS,
-        base_run=base,
-    )
+    context = make_context(prepared, folder, models, base)
     found = forecast(context, stages, find_pace(asked, prepared, models, missing))
     return Plan(found, footprint(context, found), missing)
 

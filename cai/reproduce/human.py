@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean
+from statistics import fmean
 from typing import Any
 
-from cai.metrics import Estimate, wilson
+from cai.metrics import Estimate, pearson, wilson
 from cai.preferences import Pair as HumanPair
 from cai.reproduce.dialogues import as_pair, in_batches, load_split
 from cai.reproduce.gaps import score_gaps, training_row
@@ -59,7 +59,7 @@ def measure(
         "accuracy": sign_accuracy(values)._asdict(),
         "accuracy_train": result["accuracy_train"],
         "loss": fmean(math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in values),
-        "length_correlation": pearson(values, longer),
+        "length_correlation": pearson(list(zip(values, longer, strict=True))),
         "seconds": result["train_seconds"],
     }
 
@@ -105,11 +105,3 @@ def sign_accuracy(gaps: Sequence[float]) -> Estimate:
 def rule_accuracy(pairs: Sequence[HumanPair]) -> Estimate:
     """How often the shorter answer (in characters) is the better one: what a rule gets."""
     return sign_accuracy([float(len(pair.rejected) - len(pair.chosen)) for pair in pairs])
-
-
-def pearson(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """The correlation; none where a side is constant."""
-    try:
-        return correlation(one, other)
-    except StatisticsError:
-        return None

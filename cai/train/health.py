@@ -12,14 +12,14 @@ import logging
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from statistics import StatisticsError, correlation, fmean
+from statistics import fmean
 from typing import Any
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from cai.metrics import distinct_n, known, top_opening_share
+from cai.metrics import distinct_n, known, pearson, top_opening_share
 from cai.sections import Health
 from cai.train.rewards import Rollout, Rollouts
 
@@ -194,14 +194,6 @@ def measure(window: Collection[Rollout], first: float) -> dict[str, float | None
         "length_correlation": pearson(scored),
         "length_growth": length / first if first else None,
     }
-
-
-def pearson(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """The correlation; none where there are fewer than two pairs, or one side is constant."""
-    try:
-        return correlation(*zip(*pairs, strict=True)) if pairs else None
-    except StatisticsError:
-        return None
 
 
 def mark_flat(batch: Sequence[Rollout], group_size: int) -> list[Rollout]:

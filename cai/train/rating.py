@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean, pstdev
+from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from peft import PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from cai.errors import ConfigError
+from cai.metrics import pearson
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import RatingJob
@@ -238,14 +239,6 @@ def predicted(model: RewardModel, rows: list[Rated]) -> list[tuple[float, float]
 def mse(pairs: Pairs) -> float | None:
     """Mean squared difference."""
     return fmean((one - other) ** 2 for one, other in pairs) if pairs else None
-
-
-def pearson(pairs: Pairs) -> float | None:
-    """The correlation; none where there are fewer than two pairs, or one side is constant."""
-    try:
-        return correlation(*zip(*pairs, strict=True)) if pairs else None
-    except StatisticsError:
-        return None
 
 
 def ranks(values: Sequence[float]) -> list[float]:
