@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.chains.judging import Trial, make_trial, trial_chains
-from cai.chains.labelling import LabelSetup
-from cai.chains.revision import Voice
 from cai.config import RunConfig
 from cai.constitution import Constitution, find_constitution, load_constitution
 from cai.driver import Chain, run_chains
 from cai.engines.open import LazyEngine
 from cai.errors import ConfigError, QualityGate, TooManyErrors
 from cai.judge_metrics import chance, is_chance, measure
-from cai.models import Model, has_chat_template, resolve_model
+from cai.models import Model, resolve_model
 from cai.preferences import read_pairs
 from cai.prompts import Templates
 from cai.records import digest
 from cai.resolve import Options, resolve_config
 from cai.run import RecordFile, RunLock, StoredRecord, write_json
 from cai.sections import PreferenceSource
+from cai.stages.label import label_setup
 from cai.view.progress import RunProgress
 
 FOLDER = Path("runs") / "judge-tests"
@@ -127,33 +126,17 @@ def work_folder(subject: Subject, options: JudgeTestOptions) -> Path:
     return folder
 
 
-def make_setup(subject: Subject) -> LabelSetup:
-    """The judge's question, as the label stage asks it."""
-    config, label, model = subject.config, subject.config.label, subject.model
-    exemplars = label.exemplars == "on"
-    if label.exemplars == "auto":
-        exemplars = config.engine.kind != "fake" and not has_chat_template(model.path)
-    return LabelSetup(
-        principles=subject.constitution.for_preference(),
-        templates=Templates(config.exemplars),
-        exemplars=exemplars,
-        seed=config.seed,
-        judge=Voice("judge", model.label, label.reasoning, config.engine.key),
-        mode=label.mode,
-        ensemble=label.ensemble,
-        n_cot=label.n_cot,
-    )
-
-
 def ask_judge(
     subject: Subject, trial: Trial, folder: Path, progress: RunProgress
 ) -> list[StoredRecord]:
     """Every answer to the trial, those that were on disk included."""
-    setup, heard = make_setup(subject), list[StoredRecord]()
+    config, heard = subject.config, list[StoredRecord]()
+    templates = Templates(config.exemplars)
+    setup = label_setup(config, subject.constitution, templates, subject.model)
     chains = trial_chains(trial, setup, replace(setup, mode="text"))
     n_pairs = len(trial.pairs) + len(trial.identical)
     n_steps = setup.n_steps * n_pairs + len(trial.written)
-    engine = LazyEngine(subject.config.engine, subject.model, folder / "engine.log", 1.0)
+    engine = LazyEngine(config.engine, subject.model, folder / "engine.log", 1.0)
     with RunLock(folder), closing(engine), progress.stage("judge-test") as stage:
         stage.doing(f"{n_pairs} pairs in both orders", n_steps)
         with RecordFile(folder / "records.jsonl") as records:

@@ -111,6 +111,16 @@ def accuracy(predictions: Sequence[float], targets: Sequence[float]) -> Estimate
     return proportion([(p - 0.5) * (t - 0.5) > 0 for p, t in decided])
 
 
+def gap_accuracy(gaps: Sequence[float | None]) -> Estimate:
+    """Share of pairs whose score gap (chosen minus rejected) is positive, with Wilson's interval.
+
+    A tie counts as half, a gap that is not finite (none) as wrong.
+    """
+    require(gaps, "gaps")
+    right = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps if gap is not None)
+    return wilson(right / len(gaps), len(gaps))
+
+
 def pearson(pairs: Sequence[tuple[float, float]]) -> float | None:
     """The correlation; none where there are fewer than two pairs, or one side is constant."""
     try:

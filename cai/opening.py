@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import RunConfig
-from cai.errors import ConfigError, DiskFull, RunConflict
+from cai.errors import DiskFull, RunConflict
 from cai.manifest import FORMAT, Manifest, is_manifest, sha256
 from cai.models import Model, weight_bytes
 from cai.pipeline import FOLDERS
 from cai.prepare import Prepared
 from cai.records import digest
-from cai.run import disk_errors, read_json, write_json, write_rows
+from cai.run import new_folder, read_json, write_json, write_rows
 from cai.stages.context import RunContext
 
 CHECKPOINTS = 3
@@ -103,30 +103,15 @@ def check_space(folder: Path, models: Mapping[str, Model], config: RunConfig) ->
 
 
 def create_folder(prepared: Prepared, folder: Path, models: dict[str, Model]) -> None:
-    """Make the folder with its inputs beside its place, then move it there: whole or not at all."""
+    """Make the folder with its inputs, unless another process has just put the same there."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made: {error.strerror}") from error
-    try:
-        with disk_errors(folder):
+        with new_folder(folder) as scratch:
             inputs = write_inputs(prepared, scratch)
             manifest = Manifest.create(scratch, models, inputs)
             manifest.data["name"] = folder.name
             manifest.data["sources"] = [asdict(count) for count in prepared.counts]
             manifest.data["preference_sources"] = [asdict(one) for one in prepared.readings]
             manifest.write()
-            scratch.chmod(0o755)
-            publish(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def publish(scratch: Path, folder: Path) -> None:
-    """Move the new folder to its place, unless another process has just put the same there."""
-    try:
-        scratch.rename(folder)
     except OSError:
         if not (folder / "manifest.json").is_file():
             raise

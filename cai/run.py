@@ -10,6 +10,8 @@ import errno
 import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +39,26 @@ def disk_errors(path: Path) -> Generator[None]:
             f"{path}: no space left on the device; free some and type the same command again: "
             "everything finished so far is kept"
         ) from error
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Generator[Path]:
+    """A folder to write to, which becomes `out` at the end, or nothing at all.
+
+    Raises ConfigError where `out` cannot be made, OSError where another has taken its place.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=out.parent))
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
+    try:
+        with disk_errors(out):
+            yield scratch
+            scratch.chmod(0o755)
+            scratch.replace(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from cai.conversations import SIDES, Conversation, conversations, read_each
 from cai.errors import ConfigError, MissingDependency, TrainError
-from cai.metrics import Estimate, known, mean, wilson
+from cai.metrics import gap_accuracy, known, mean
 from cai.models import model_context, resolve_model
 from cai.records import Record
 from cai.run import read_json, read_rows, write_rows
@@ -204,6 +204,7 @@ def summary(scored: Sequence[Scored]) -> dict[str, Any]:
     usable = [one for one, all_of in zip(finite, whole, strict=True) if len(one) == len(all_of)]
     singles = [rewards[0] for rewards in usable if len(rewards) == 1]
     pairs = [(rewards[0], rewards[1]) for rewards in usable if len(rewards) == 2]
+    gaps = [chosen - rejected for chosen, rejected in pairs]
     return {
         "n_scored": len(usable),
         "n_not_finite": len(scored) - len(usable),
@@ -211,15 +212,9 @@ def summary(scored: Sequence[Scored]) -> dict[str, Any]:
         "reward": known(mean, singles),
         "reward_chosen": known(mean, [chosen for chosen, _ in pairs]),
         "reward_rejected": known(mean, [rejected for _, rejected in pairs]),
-        "gap": known(mean, [chosen - rejected for chosen, rejected in pairs]),
-        "accuracy": accuracy(pairs)._asdict() if pairs else None,
+        "gap": known(mean, gaps),
+        "accuracy": known(gap_accuracy, gaps),
     }
-
-
-def accuracy(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """The share of (chosen, rejected) scores in that order, a tie being half."""
-    right = sum((chosen > rejected) + 0.5 * (chosen == rejected) for chosen, rejected in pairs)
-    return wilson(right / len(pairs), len(pairs))
 
 
 def print_score(found: Mapping[str, Any], console: "Console") -> None:

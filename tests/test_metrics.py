@@ -13,6 +13,7 @@ from cai.metrics import (
     distinct_n,
     ece,
     evaluation_summary,
+    gap_accuracy,
     is_refusal,
     mean,
     proportion,
@@ -121,6 +122,7 @@ def test_refusal_of_degenerate_text_is_fast() -> None:
         lambda: proportion([]),
         lambda: win_rate([]),
         lambda: same_position_rate([]),
+        lambda: gap_accuracy([]),
         lambda: accuracy([], []),
         lambda: accuracy([0.9], [0.5]),
         lambda: ece([], []),
@@ -174,6 +176,16 @@ def test_position_only_judge_wins_half_and_always_takes_the_same_slot() -> None:
     pairs = [(0.8, 0.8), (0.7, 0.7), (0.1, 0.1)]
     assert win_rate(pairs)[0].value == pytest.approx(0.5)
     assert same_position_rate(pairs).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gaps", "share"),
+    [([1.0, 2.0], 1), ([-1.0, 1.0], 0.5), ([0.0], 0.5), ([-0.1], 0), ([None, 1.0, 0.0], 0.5)],
+)
+def test_the_chosen_side_should_score_higher(gaps: list[float | None], share: float) -> None:
+    """A tie is half right, a score that is not finite wrong."""
+    found = gap_accuracy(gaps)
+    assert (found.value, found.n) == (share, len(gaps))
 
 
 def test_tie_is_no_preference_for_a_slot() -> None:

@@ -174,13 +174,6 @@ def test_every_human_turn_starts_a_prompt():
     ]
 
 
-@pytest.mark.parametrize(
-    ("values", "accuracy"), [([1.0, 2.0], 1), ([-1.0, 1.0], 0.5), ([0.0], 0.5), ([-0.1], 0)]
-)
-def test_the_better_side_has_the_higher_score(values, accuracy):
-    assert human.sign_accuracy(values).value == accuracy
-
-
 def test_the_rule_counts_characters():
     pairs = [human_pair(1), human_pair(2)._replace(chosen="Much longer than that.")]
     assert human.rule_accuracy(pairs).value == 0.5

@@ -3,13 +3,10 @@
 The folder is made beside its place and moved there whole: a full disk leaves nothing half done.
 """
 
-import contextlib
 import importlib.util
 import io
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,7 +19,7 @@ from cai.interop.icai import annotated_pairs, annotated_pairs_table
 from cai.interop.rows import hh_table, preference_table, prompts_table, sft_table, swarm_table
 from cai.interop.tables import Row, RunData, Table
 from cai.records import derive_seed
-from cai.run import disk_errors, json_line, write_atomic, write_json
+from cai.run import json_line, new_folder, write_atomic, write_json
 from cai.view.transcripts import (
     Transcript,
     load_transcripts,
@@ -184,23 +181,6 @@ def left_out(tables: Iterable[Table]) -> dict[str, int]:
         for reason, n in sorted(table.left_out.items())
         if n
     }
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Generator[Path]:
-    """A folder to write to, which becomes `out` at the end, or nothing at all."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
-        with disk_errors(out):
-            yield scratch
-            scratch.chmod(0o755)
-            scratch.replace(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_tables(

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cai.metrics import Estimate, pearson, wilson
+from cai.metrics import Estimate, gap_accuracy, pearson
 from cai.preferences import Pair as HumanPair
 from cai.reproduce.dialogues import as_pair, in_batches, load_split
 from cai.reproduce.gaps import score_gaps, training_row
@@ -56,7 +56,7 @@ def measure(
         "n_train": result["n_train"],
         "n_steps": result["n_steps"],
         "n_too_long": result["n_too_long"] + len(test) - len(known),
-        "accuracy": sign_accuracy(values)._asdict(),
+        "accuracy": gap_accuracy(values)._asdict(),
         "accuracy_train": result["accuracy_train"],
         "loss": fmean(math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in values),
         "length_correlation": pearson(list(zip(values, longer, strict=True))),
@@ -97,11 +97,6 @@ def max_length(work: Work) -> int:
     return max(64, work.options.sizes.human.max_chars // 2)
 
 
-def sign_accuracy(gaps: Sequence[float]) -> Estimate:
-    """Share of positive gaps with Wilson's interval; a tie counts as half."""
-    return wilson(fmean(0.5 + 0.5 * ((gap > 0) - (gap < 0)) for gap in gaps), len(gaps))
-
-
 def rule_accuracy(pairs: Sequence[HumanPair]) -> Estimate:
     """How often the shorter answer (in characters) is the better one: what a rule gets."""
-    return sign_accuracy([float(len(pair.rejected) - len(pair.chosen)) for pair in pairs])
+    return gap_accuracy([float(len(pair.rejected) - len(pair.chosen)) for pair in pairs])

@@ -66,16 +66,17 @@ class RunContext:
         """The prompts of a kind that serve a purpose, at most `n`."""
         return select(self.prompts, kind, split, n, self.config.seed)
 
-    def exemplars_on(self, setting: Exemplars, model: Model) -> bool:
-        """auto: only for models without a chat template."""
-        if setting != "auto":
-            return setting == "on"
-        return self.config.engine.kind != "fake" and not has_chat_template(model.path)
-
     def records(self, stage: str, name: str = "records") -> RecordFile:
         """A record file of a stage, backed by the earlier run's file of the same name."""
         earlier = self.base_run / self.folders[stage] / f"{name}.jsonl" if self.base_run else None
         return RecordFile(self.folder(stage) / f"{name}.jsonl", [earlier] if earlier else [])
+
+
+def exemplars_on(setting: Exemplars, config: RunConfig, model: Model) -> bool:
+    """auto: only for models without a chat template."""
+    if setting != "auto":
+        return setting == "on"
+    return config.engine.kind != "fake" and not has_chat_template(model.path)
 
 
 class Generation:

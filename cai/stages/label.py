@@ -7,10 +7,14 @@ from typing import Any
 from cai.chains.labelling import LabelSetup, label_chain
 from cai.chains.pairing import Candidates, assumed, combine, extremes, pair_up, revision_pairs
 from cai.chains.revision import Voice
+from cai.config import RunConfig
+from cai.constitution import Constitution
 from cai.metrics import is_refusal
+from cai.models import Model
+from cai.prompts import Templates
 from cai.records import Label, Preference, Reasoning, Response, Revision
 from cai.run import write_rows
-from cai.stages.context import Generation, Outcome, RunContext
+from cai.stages.context import Generation, Outcome, RunContext, exemplars_on
 from cai.view.progress import StageProgress
 
 
@@ -68,17 +72,25 @@ def make_pairs(
 
 
 def make_setup(context: RunContext) -> LabelSetup:
-    """The judge, its principles and its question."""
-    judge, config = context.models["judge"], context.config.label
+    """The run's judge, its principles and its question."""
+    judge = context.models["judge"]
+    return label_setup(context.config, context.constitution, context.templates, judge)
+
+
+def label_setup(
+    config: RunConfig, constitution: Constitution, templates: Templates, judge: Model
+) -> LabelSetup:
+    """How the judge labels under this config."""
+    label = config.label
     return LabelSetup(
-        principles=context.constitution.for_preference(),
-        templates=context.templates,
-        exemplars=context.exemplars_on(config.exemplars, judge),
-        seed=context.config.seed,
-        judge=Voice("judge", judge.label, config.reasoning, context.config.engine.key),
-        mode=config.mode,
-        ensemble=config.ensemble,
-        n_cot=config.n_cot,
+        principles=constitution.for_preference(),
+        templates=templates,
+        exemplars=exemplars_on(label.exemplars, config, judge),
+        seed=config.seed,
+        judge=Voice("judge", judge.label, label.reasoning, config.engine.key),
+        mode=label.mode,
+        ensemble=label.ensemble,
+        n_cot=label.n_cot,
     )
 
 

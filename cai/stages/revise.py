@@ -4,7 +4,7 @@ from cai.chains.revision import RevisionSetup, Voice, response_chain, revision_c
 from cai.driver import Chain
 from cai.prompts import opening
 from cai.records import Prompt, Sampling
-from cai.stages.context import Generation, Outcome, RunContext
+from cai.stages.context import Generation, Outcome, RunContext, exemplars_on
 from cai.view.progress import StageProgress
 
 
@@ -36,7 +36,7 @@ def make_setup(context: RunContext) -> RevisionSetup:
     """What the chains share."""
     config, base = context.config.revise, context.models["base"]
     prefix = opening(context.constitution)
-    if context.exemplars_on(config.exemplars, base):
+    if exemplars_on(config.exemplars, context.config, base):
         prefix += context.templates.revision_shots()
 
     def voice(role: str, sampling: Sampling) -> Voice:

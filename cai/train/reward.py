@@ -18,7 +18,7 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from cai.errors import ConfigError
-from cai.metrics import Estimate, ece, known, wilson
+from cai.metrics import ece, gap_accuracy, known
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import RewardJob
@@ -163,17 +163,17 @@ def measure(model: RewardModel, training: list[Pair], heldout: list[Pair]) -> di
     not out of the calibration.
     """
     unseen_gaps = score_gaps(model, heldout)
-    unseen = accuracy(decided(unseen_gaps, heldout))
+    unseen = known(gap_accuracy, decided(unseen_gaps, heldout)) or {}
     gaps = score_gaps(model, training)
-    seen = accuracy(decided(gaps, training))
+    seen = known(gap_accuracy, decided(gaps, training)) or {}
     finite = [gap for gap in gaps if gap is not None]
     return {
-        "n_heldout_undecided": len(heldout) - (unseen.n if unseen else 0),
-        "accuracy_heldout": unseen.value if unseen else None,
-        "accuracy_heldout_low": unseen.low if unseen else None,
-        "accuracy_heldout_high": unseen.high if unseen else None,
+        "n_heldout_undecided": len(heldout) - unseen.get("n", 0),
+        "accuracy_heldout": unseen.get("value"),
+        "accuracy_heldout_low": unseen.get("low"),
+        "accuracy_heldout_high": unseen.get("high"),
         **calibration(unseen_gaps, [pair.row["p_chosen"] for pair in heldout]),
-        "accuracy_train": seen.value if seen else None,
+        "accuracy_train": seen.get("value"),
         "margin_train": fmean(finite) if finite else None,
         "n_not_finite": model.n_not_finite,
     }
@@ -218,14 +218,3 @@ def score_gaps(model: RewardModel, pairs: list[Pair]) -> list[float | None]:
     rejected = model.score([pair.row["rejected"] for pair in pairs])
     both = zip(chosen, rejected, strict=True)
     return [None if a is None or b is None else a - b for a, b in both]
-
-
-def accuracy(gaps: list[float | None]) -> Estimate | None:
-    """Share of pairs with the chosen one on top and Wilson's interval; none without a pair.
-
-    A tie counts as half, a score that is not finite as wrong.
-    """
-    if not gaps:
-        return None
-    right = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps if gap is not None)
-    return wilson(right / len(gaps), len(gaps))
