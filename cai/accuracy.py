@@ -39,11 +39,13 @@ class Outcome(Record):
 
 
 class Scored(Record):
-    """A reward model's scores of the right and the wrong text of one item."""
+    """A reward model's scores of the answers to one item."""
 
     row: int
     right: float | None
     wrong: float | None
+    """The best of the wrong ones."""
+    n_answers: int
     truncated: bool
     """Whether a text was cut at its left to fit."""
     failed: str | None
@@ -87,8 +89,9 @@ class Variant(Accuracy):
 
 
 class RewardAccuracy(Accuracy):
-    """How often a reward model scores the right text higher; a tie is half right."""
+    """How often a reward model scores the right answer highest; a tie is half right."""
 
+    chance: float
     n_truncated: int
 
 
@@ -207,14 +210,16 @@ def shares(options: Iterable[str]) -> dict[str, float]:
 
 
 def reward_accuracy(scores: Sequence[Scored]) -> RewardAccuracy | None:
-    """How often the right text is scored higher; none if not one pair is scored."""
-    gaps = [s.right - s.wrong for s in scores if s.right is not None and s.wrong is not None]
-    if not gaps:
+    """How often the right answer is scored highest; none if not one item is scored."""
+    known = [s for s in scores if s.right is not None and s.wrong is not None]
+    if not known:
         return None
+    gaps = [(s.right or 0.0) - (s.wrong or 0.0) for s in known]
     hits = [0.5 if gap == 0 else float(gap > 0) for gap in gaps]
     return RewardAccuracy(
         **accuracy(hits, len(scores), sum(gap == 0 for gap in gaps)),
         p_right=fmean(map(sigmoid, gaps)),
+        chance=fmean(1 / score.n_answers for score in known),
         n_truncated=sum(score.truncated for score in scores),
     )
 

@@ -21,7 +21,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, help="Decides e
 @SETTINGS
 @click.option("--n", type=click.IntRange(1), default=200, help="Pairs drawn from the data [200].")
 @click.option("--strict", is_flag=True, help="Fail (exit 4) unless it is better than chance.")
-@SEED
+@click.option("--seed", type=click.IntRange(0), help="Decides every draw [0, or the run's].")
 @SKIP_BAD
 @AS_JSON
 def judge_test(judge: str, data: str, n: int, strict: bool, as_json: bool, **values: Any) -> None:
@@ -72,22 +72,24 @@ SUITES = ("hhh", "harmful-vs-ethical", "harm-classification")
 @click.option("--suite", required=True, type=click.Choice(SUITES), help="What is asked.")
 @click.option("--data", required=True, help="The published files: their folder, or the file.")
 @click.option("--model", help="Answers by the log-probability of its options.")
-@click.option("--reward-model", help="Compares the two texts of each hhh item.")
+@click.option("--reward-model", help="Scores the answers: a folder, a run, an id.")
 @click.option("--format", type=click.Choice(["auto", "raw", "chat", "both"]), default="auto")
 @click.option("--engine", type=click.Choice(["vllm", "transformers", "fake"]), default="vllm")
+@click.option("--max-context", type=click.IntRange(16), help="Tokens that a prompt may have.")
 @click.option("--n", type=click.IntRange(1), help="Items drawn from the suite [all].")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON with every item's outcome.")
 @SEED
 @SKIP_BAD
 @AS_JSON
-def eval_(engine: str, as_json: bool, **values: Any) -> None:
+def eval_(engine: str, max_context: int | None, as_json: bool, **values: Any) -> None:
     """Ask a model the evaluations published with the paper; each also with shuffled options."""
     from cai.config import Engine
     from cai.evaluation import SuiteOptions, evaluate_suite
     from cai.view.suites import show_suite
     from cai.view.terminal import standard_console
 
-    result = evaluate_suite(SuiteOptions(engine=Engine.model_validate({"kind": engine}), **values))
+    chosen = Engine.model_validate({"kind": engine, "max_context": max_context})
+    result = evaluate_suite(SuiteOptions(engine=chosen, **values))
     if as_json:
         click.echo(result.model_dump_json(indent=1, exclude={"outcomes", "scores"}))
     else:

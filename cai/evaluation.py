@@ -25,9 +25,10 @@ from cai.engines.base import Request
 from cai.engines.open import DEFAULT_CONTEXT, LazyEngine
 from cai.engines.process import context_limit
 from cai.errors import ConfigError, TooManyErrors
-from cai.models import Model, has_chat_template, resolve_model
+from cai.models import Model, has_chat_template, is_reward_model, resolve_model
 from cai.records import Response, digest
 from cai.run import RecordFile, RunLock, read_rows, write_json
+from cai.score import find_reward_model
 from cai.suites import (
     SUITES,
     Asked,
@@ -57,8 +58,9 @@ class SuiteOptions(NamedTuple):
     data: str
     """The folder of the published files (`evals/`), or the suite's file."""
     model: str | None = None
+    """Answers by the log-probability of its options; a reward model is treated as one."""
     reward_model: str | None = None
-    """Compares the two texts of each hhh item."""
+    """Scores the two texts of each hhh item, or the question answered by each option."""
     format: Literal["auto", "raw", "chat", "both"] = "auto"
     """auto: raw for models without a chat template."""
     engine: Engine = Engine()
@@ -79,11 +81,10 @@ def evaluate_suite(options: SuiteOptions, progress: RunProgress | None = None) -
     path = check_options(options)
     loaded = load_items(path, options.suite, options.skip_bad)
     items = draw_items(loaded.items, options.n, options.seed)
-    model = find_model(options.model, options.engine)
-    reward_model = find_model(options.reward_model, options.engine)
+    model, reward_model = find_models(options)
     with (progress or RunProgress()).stage(options.suite) as stage:
         outcomes = ask_model(items, model, options, stage) if model else []
-        scores = score_pairs(items, reward_model, options, stage) if reward_model else []
+        scores = score_answers(items, reward_model, options, stage) if reward_model else []
     result = SuiteResult(
         suite=options.suite,
         file=str(path),
@@ -111,11 +112,6 @@ def check_options(options: SuiteOptions) -> Path:
     """The suite's file. Raises ConfigError for options that contradict each other."""
     if not (options.model or options.reward_model):
         raise ConfigError("nothing to evaluate; give --model NAME or --reward-model FOLDER")
-    if options.reward_model and options.suite != "hhh":
-        raise ConfigError(
-            f"--reward-model compares two texts, which suite {options.suite} does not have; "
-            "type --suite hhh, or give --model"
-        )
     name, given = SUITES[options.suite].file, Path(options.data)
     for path in (given, given / name, given / "evals" / name):
         if path.is_file():
@@ -126,11 +122,17 @@ def check_options(options: SuiteOptions) -> Path:
     )
 
 
-def find_model(name: str | None, engine: Engine) -> Model | None:
-    """The local folder of a named model; the fake engine needs none."""
-    if name is None:
-        return None
-    return Model(name, Path(name), "fake") if engine.kind == "fake" else resolve_model(name)
+def find_models(options: SuiteOptions) -> tuple[Model | None, Model | None]:
+    """The model and the reward model; the fake engine needs no folders."""
+    name, reward_name = options.model, options.reward_model
+    if options.engine.kind == "fake":
+        both = [Model(one, Path(one), "fake") if one else None for one in (name, reward_name)]
+        return both[0], both[1]
+    model = resolve_model(name) if name else None
+    reward_model = find_reward_model(reward_name) if reward_name else None
+    if model and not reward_model and is_reward_model(model.path):
+        return None, model
+    return model, reward_model
 
 
 def refuse_nothing(result: SuiteResult) -> None:
@@ -141,7 +143,7 @@ def refuse_nothing(result: SuiteResult) -> None:
         reason, n = result.failures.most_common(1)[0]
         raise TooManyErrors(
             f"suite {result.suite}: none of {result.n_items} items could be scored; {n} times: "
-            f"{reason}. A prompt too long? Raise engine.max_context"
+            f"{reason}. A prompt too long? Type --max-context with more tokens"
         )
 
 
@@ -218,10 +220,10 @@ def ask(
         return {record.id: record for record in found if record.id in distinct}
 
 
-def score_pairs(
+def score_answers(
     items: Sequence[Item], model: Model, options: SuiteOptions, progress: StageProgress
 ) -> list[Scored]:
-    """The reward model's scores of both texts of each item."""
+    """The reward model's scores of each item's answers."""
     folder, context = work_folder(model, options), options.engine.max_context or DEFAULT_CONTEXT
     fake = options.engine.kind == "fake"
     rows = [row for item in items for row in score_rows(item)]
@@ -243,31 +245,33 @@ def score_pairs(
 
 def score_rows(item: Item) -> list[dict[str, Any]]:
     """Rows of a ScoreJob; none for an item without texts."""
-    texts = zip(("right", "wrong"), item.pair or (), strict=False)
     return [
         {
-            "id": f"{item.row}/{side}",
+            "id": f"{item.row}/{i}",
             "prompt": [message.model_dump() for message in messages[:-1]],
             "text": messages[-1].content,
             "ended": True,
             "policy": None,
         }
-        for side, messages in texts
+        for i, messages in enumerate(item.answered or ())
     ]
 
 
 def read_scores(item: Item, found: Mapping[str, Mapping[str, Any]]) -> Scored:
-    """An item's two scores; a score that is missing or not finite is none."""
-    right, wrong = (found.get(f"{item.row}/{side}", {}) for side in ("right", "wrong"))
+    """An item's scores; none of them where one is missing or not finite."""
+    n = len(item.answered or ())
+    scores = [found.get(f"{item.row}/{i}", {}) for i in range(n)]
+    rewards = [score["reward"] for score in scores if score.get("reward") is not None]
     failed = None
-    if item.pair is None:
-        failed = "the row has no text_correct and text_incorrect"
-    elif right.get("reward") is None or wrong.get("reward") is None:
-        failed = "the reward model's score is not a finite number"
+    if not n:
+        failed = "the row has no texts to compare, and no options that can be taken apart"
+    elif len(rewards) < n:
+        failed = "a score of the reward model is not a finite number"
     return Scored(
         row=item.row,
-        right=right.get("reward"),
-        wrong=wrong.get("reward"),
-        truncated=any(score.get("truncated", False) for score in (right, wrong)),
+        right=None if failed else rewards[0],
+        wrong=None if failed else max(rewards[1:]),
+        n_answers=n,
+        truncated=any(score.get("truncated", False) for score in scores),
         failed=failed,
     )

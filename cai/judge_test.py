@@ -51,6 +51,7 @@ class Subject(NamedTuple):
 
     config: RunConfig
     constitution: Constitution
+    templates: Templates
     model: Model
 
 
@@ -72,6 +73,7 @@ def judge_test(options: JudgeTestOptions, progress: RunProgress | None = None) -
     trial = make_trial(decided, options.n_identical, n_written)
     folder = work_folder(subject, options)
     records = ask_judge(subject, trial, folder, progress)
+    measured = measure(trial, records)
     result = {
         "judge": subject.model.label,
         "constitution": f"{subject.constitution.name} {subject.constitution.version}",
@@ -81,12 +83,14 @@ def judge_test(options: JudgeTestOptions, progress: RunProgress | None = None) -
         "data": options.data,
         "rows": count.summary(),
         "folder": str(folder),
-        **measure(trial, records),
+        **measured,
+        "at_chance": bool(measured["accuracy"]) and is_chance(measured),
     }
     if not result["accuracy"]:
         raise TooManyErrors(
             f"{subject.model.label}: none of {len(decided)} pairs could be scored: "
-            f"{result['unscored_reasons']}; a prompt too long? Raise engine.max_context"
+            f"{result['unscored_reasons']}; a prompt too long? Type --set "
+            "engine.max_context=… with more tokens"
         )
     write_json(folder / "result.json", result)
     return result
@@ -100,13 +104,14 @@ def refuse_chance(result: Mapping[str, Any]) -> None:
 
 def find_subject(options: JudgeTestOptions) -> Subject:
     """The judge of a run, or a model under the given constitution."""
+    copies: Path | None = None
     for run in (Path(options.judge), Path("runs") / options.judge):
         if (run / "manifest.json").is_file():
             own = options.options._replace(
                 config=str(run / "config.json"),
                 constitution=str(run / "inputs" / "constitution.yaml"),
             )
-            config = resolve_config(own)
+            config, copies = resolve_config(own), run / "inputs"
             break
     else:
         given = options.options.constitution or "harmless"
@@ -116,7 +121,8 @@ def find_subject(options: JudgeTestOptions) -> Subject:
     constitution.for_preference()
     name = config.models.judge or config.models.base
     fake = Model(name, Path(name), "fake") if config.engine.kind == "fake" else None
-    return Subject(config, constitution, fake or resolve_model(name))
+    templates = Templates(config.exemplars, copies)
+    return Subject(config, constitution, templates, fake or resolve_model(name))
 
 
 def work_folder(subject: Subject, options: JudgeTestOptions) -> Path:
@@ -131,8 +137,7 @@ def ask_judge(
 ) -> list[StoredRecord]:
     """Every answer to the trial, those that were on disk included."""
     config, heard = subject.config, list[StoredRecord]()
-    templates = Templates(config.exemplars)
-    setup = label_setup(config, subject.constitution, templates, subject.model)
+    setup = label_setup(config, subject.constitution, subject.templates, subject.model)
     chains = trial_chains(trial, setup, replace(setup, mode="text"))
     n_pairs = len(trial.pairs) + len(trial.identical)
     n_steps = setup.n_steps * n_pairs + len(trial.written)

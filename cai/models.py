@@ -177,6 +177,24 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def is_reward_model(folder: Path) -> bool:
+    """Whether the model has one trained scalar: what a new head says of any other is noise."""
+    config = json.loads((folder / "config.json").read_text())
+    names = [str(name) for name in config.get("architectures") or ()]
+    # a config without labels means two of them
+    n_labels = len(config.get("id2label") or (0, 1))
+    return n_labels == 1 and any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def check_reward_model(model: Model, said: str = "") -> None:
+    """Raise ConfigError for a model that is none; `said`: the setting that names it."""
+    if not is_reward_model(model.path):
+        raise ConfigError(
+            f"{said}{': ' if said else ''}{model.name} is not a reward model; expected a "
+            "…ForSequenceClassification with one label, such as stages/5-reward/checkpoint of a run"
+        )
+
+
 def has_chat_template(path: Path) -> bool:
     """Whether the model comes with a chat template: base models do not."""
     if (path / "chat_template.jinja").is_file():

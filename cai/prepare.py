@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from cai.config import RunConfig
 from cai.constitution import Constitution, find_constitution, load_constitution
 from cai.errors import ConfigError, MissingDependency
-from cai.models import Model, model_context, resolve_model
+from cai.models import Model, check_reward_model, model_context, resolve_model
 from cai.pipeline import STAGES, Stage
 from cai.preferences import Reading, read_foreign
 from cai.prompts import Templates
 from cai.records import Prompt, Split
 from cai.resolve import Options, resolve_config
+from cai.sections import ModelReward, reward_role
 from cai.sources import SourceCount, load_prompts
 
 
@@ -94,15 +95,21 @@ def check_installed(config: RunConfig, stages: Sequence[Stage]) -> None:
 
 
 def resolve_models(config: RunConfig) -> dict[str, Model]:
-    """The local folder of each role's model. `policy` and `reward` only if named."""
+    """The local folder of each role's model. `policy` and `reward` only if named; a reward model
+    of RL that is not the run's own has the role `rewards.NAME`."""
     names = config.models
     roles = {"base": names.base, "critic": names.critic or names.base}
     roles["judge"] = names.judge or names.base
     roles |= {r: n for r, n in (("policy", names.policy), ("reward", names.reward)) if n}
+    terms = [term for term in config.rl.rewards if isinstance(term, ModelReward)]
+    roles |= {reward_role(term): term.path for term in terms if term.path}
     if config.engine.kind == "fake":
         return {role: Model(name, Path(name), "fake") for role, name in roles.items()}
     found = {name: resolve_model(name) for name in dict.fromkeys(roles.values())}
     models = {role: found[name] for role, name in roles.items()}
+    for term in terms:
+        if term.path:
+            check_reward_model(models[reward_role(term)], f"rl.rewards, {term.name}")
     check_contexts(config, models)
     return models
 
@@ -116,7 +123,9 @@ def check_contexts(config: RunConfig, models: Mapping[str, Model]) -> None:
     }
     for role, model in models.items():
         limit = model_context(model.path)
-        for key, value in asked.items():
+        # a reward model reads what a policy wrote, and nothing else
+        keys = ("reward.max_length",) if role.startswith("rewards.") else tuple(asked)
+        for key, value in ((key, asked[key]) for key in keys):
             if limit and value and value > limit:
                 raise ConfigError(
                     f"{key}={value}: the {role} model {model.name} holds {limit} tokens; "

@@ -55,13 +55,15 @@ class Pair(NamedTuple):
 class Templates:
     """The templates and the exemplars, checked when loaded."""
 
-    def __init__(self, files: ExemplarFiles | None = None) -> None:
+    def __init__(self, files: ExemplarFiles | None = None, copies: Path | None = None) -> None:
+        """`copies`: a run's `inputs/`, whose files are read in place of today's."""
         environment = ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False
         )
         self.paths: dict[str, Path] = {}
         """Where each template and each file of exemplars was found, by what it is for."""
         self.digests: dict[TemplateName, str] = {}
+        self._copies = copies
         self._templates: dict[TemplateName, jinja2.Template] = {}
         for name in NAMES:
             self._load(name, environment)
@@ -74,12 +76,18 @@ class Templates:
     def _shots(self, role: str, files: ExemplarFiles, model: type[Exemplars]) -> Exemplars:
         name: str = getattr(files, role)
         is_path = name.endswith((".yaml", ".yml"))
-        path = find_resource(name if is_path else f"exemplars/{name}.yaml", PROMPTS, "")
+        path = self._copy(f"exemplars_{role}.yaml") or find_resource(
+            name if is_path else f"exemplars/{name}.yaml", PROMPTS, ""
+        )
         self.paths[f"exemplars_{role}"] = path
         return load_exemplars(path, model)
 
+    def _copy(self, name: str) -> Path | None:
+        path = self._copies / name if self._copies else None
+        return path if path and path.is_file() else None
+
     def _load(self, name: TemplateName, environment: jinja2.Environment) -> None:
-        path = find_resource(f"{name}.jinja", PROMPTS, ".jinja")
+        path = self._copy(f"{name}.jinja") or find_resource(f"{name}.jinja", PROMPTS, ".jinja")
         source = path.read_text(encoding="utf-8")
         try:
             self._templates[name] = environment.from_string(source)

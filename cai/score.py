@@ -16,9 +16,9 @@ from pydantic import Field
 from cai.conversations import SIDES, Conversation, conversations, read_each
 from cai.errors import ConfigError, MissingDependency, TrainError
 from cai.metrics import gap_accuracy, known, mean
-from cai.models import model_context, resolve_model
+from cai.models import Model, check_reward_model, model_context, resolve_model
 from cai.records import Record
-from cai.run import read_json, read_rows, write_rows
+from cai.run import read_rows, write_rows
 from cai.sources import Row, SourceCount, read_file
 from cai.train.folder import CHECKPOINT, SCORES
 from cai.train.jobs import ScoreJob
@@ -64,7 +64,7 @@ def score_file(model: str, data: str, out: Path | None, options: ScoreOptions) -
     check_out(out, data)
     count = SourceCount(data, "red_team")
     items = read_items(Path(data), count, options.skip_bad)
-    folder = reward_model_folder(model)
+    folder = find_reward_model(model).path
     context = model_context(folder)
     max_length = min(options.max_length, context or options.max_length)
     job = ScoreJob(
@@ -99,33 +99,23 @@ def check_out(out: Path | None, data: str) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def reward_model_folder(model: str) -> Path:
-    """The local folder of a reward model; of a run, the one that it trained."""
+def find_reward_model(name: str) -> Model:
+    """A reward model by its folder or hub id; of a run, the one that it trained.
+
+    Raises ConfigError for a model that is none.
+    """
     from cai.view.transcripts import stage_folder
 
-    for run in (Path(model), Path("runs") / model):
+    for run in (Path(name), Path("runs") / name):
         if (run / "manifest.json").is_file():
             folder = stage_folder(run, "reward") / CHECKPOINT
             if not (folder / "config.json").is_file():
                 raise ConfigError(f"{run}: no reward model in this run ({folder} is not there)")
+            name = str(folder)
             break
-    else:
-        folder = resolve_model(model).path
-    check_head(folder)
-    return folder.resolve()
-
-
-def check_head(folder: Path) -> None:
-    """Raise ConfigError unless the model has one trained scalar: a new head's scores are noise."""
-    config = read_json(folder / "config.json")
-    names = [str(name) for name in config.get("architectures") or ()]
-    n_labels = len(config.get("id2label") or (0, 1))
-    if n_labels == 1 and any(name.endswith("ForSequenceClassification") for name in names):
-        return
-    raise ConfigError(
-        f"{folder}: not a reward model ({', '.join(names) or 'no architecture'}, {n_labels} "
-        "labels); expected a …ForSequenceClassification with one, such as a run's reward model"
-    )
+    model = resolve_model(name)
+    check_reward_model(model)
+    return model
 
 
 def read_items(path: Path, count: SourceCount, skip_bad: bool) -> list[Item]:

@@ -1,5 +1,6 @@
 """The config's sections that decide what the stages do, one model a stage."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -93,8 +94,9 @@ class Label(Record):
     @model_validator(mode="after")
     def check(self) -> "Label":
         bounds = self.bounds
-        if bounds and not 0 <= bounds[0] <= 0.5 <= bounds[1] <= 1:
-            raise ValueError("clamp needs two bounds around 0.5, such as [0.4, 0.6]")
+        # P of the other side is 1 - P: a bound on one is a bound on both
+        if bounds and not (0.5 <= bounds[1] <= 1 and math.isclose(sum(bounds), 1)):
+            raise ValueError("clamp needs two bounds as far from 0.5, such as [0.4, 0.6]")
         if self.n_cot > 1 and (self.mode != "cot" or self.reasoning.temperature == 0):
             raise ValueError("n_cot above 1 needs mode cot and a reasoning temperature above 0")
         return self
@@ -169,7 +171,12 @@ class ModelReward(Record):
     name: str = "reward_model"
     weight: float = 1.0
     path: str | None = None
-    """Another reward model's folder; none: the one of this run."""
+    """Another reward model: a folder or a Hugging Face id; none: the one of this run."""
+
+
+def reward_role(term: ModelReward) -> str:
+    """The role in a run of a reward model that the run does not train."""
+    return f"rewards.{term.name}"
 
 
 class LengthReward(Record):
@@ -226,9 +233,11 @@ class Health(Record):
     max_zero_std: float | None = Field(default=0.95, ge=0, le=1)
     """Share of groups whose rewards are all equal, from which nothing is learnt."""
     max_length_correlation: float | None = Field(default=0.9, ge=0, le=1)
-    """Pearson correlation of total reward and length."""
+    """Pearson correlation of total reward and length, whatever its sign."""
     max_length_growth: float | None = Field(default=3.0, gt=1)
     """Mean length over that of the first window."""
+    min_length_growth: float | None = Field(default=0.25, gt=0, lt=1)
+    """The same, of a policy that hardly says anything any more."""
 
 
 class Rl(Record):

@@ -83,11 +83,7 @@ class Question(NamedTuple):
     texts: tuple[str, ...]
 
 
-class Pair(NamedTuple):
-    """The two conversations of an item, for a reward model; each ends in a response."""
-
-    right: tuple[Message, ...]
-    wrong: tuple[Message, ...]
+Conversation = tuple[Message, ...]
 
 
 class Item(NamedTuple):
@@ -103,7 +99,9 @@ class Item(NamedTuple):
     """Index of the right option."""
     question: Question | None
     """None where the prompt cannot be taken apart exactly: it is then not shuffled."""
-    pair: Pair | None
+    answered: tuple[Conversation, ...] | None
+    """What a reward model compares, the right one first: conversations that end in a response.
+    None where there are no two of them."""
 
 
 class Asked(NamedTuple):
@@ -172,21 +170,36 @@ def complaint(error: ConfigError | ValidationError) -> str:
 def make_item(name: SuiteName, number: int, row: Row) -> Item:
     """A row with its options in order and its prompt taken apart."""
     options = tuple(sorted([*row.corrects, *row.incorrects]))
-    pair = None
-    if row.text_correct is not None and row.text_incorrect is not None:
-        pair = Pair(answered(row.text_correct), answered(row.text_incorrect))
+    right = options.index(row.corrects[0])
+    question = take_apart(row.prompt, options, SUITES[name].form)
     return Item(
         row=number,
         id=digest("item", name, row.prompt, options),
         prompt=row.prompt,
         options=options,
-        right=options.index(row.corrects[0]),
-        question=take_apart(row.prompt, options, SUITES[name].form),
-        pair=pair,
+        right=right,
+        question=question,
+        answered=with_texts(row) if name == "hhh" else with_options(question, right),
     )
 
 
-def answered(text: str) -> tuple[Message, ...]:
+def with_texts(row: Row) -> tuple[Conversation, ...] | None:
+    """The row's own two conversations."""
+    if row.text_correct is None or row.text_incorrect is None:
+        return None
+    return dialogue(row.text_correct), dialogue(row.text_incorrect)
+
+
+def with_options(question: Question | None, right: int) -> tuple[Conversation, ...] | None:
+    """The question, answered by the text of each option."""
+    if question is None:
+        return None
+    asked = Message(role="user", content=question.head.strip())
+    answers = [(asked, Message(role="assistant", content=text)) for text in question.texts]
+    return (answers.pop(right), *answers)
+
+
+def dialogue(text: str) -> Conversation:
     """A dialogue that ends in a response. Raises ConfigError for any other."""
     messages = one_dialogue(text, "text_correct, text_incorrect")
     if messages[-1].role != "assistant":
@@ -247,7 +260,7 @@ def draw_items(items: Sequence[Item], n: int | None, seed: int) -> list[Item]:
     return sorted(drawn, key=lambda item: item.row)
 
 
-def to_messages(prompt: str, form: Format) -> tuple[Message, ...]:
+def to_messages(prompt: str, form: Format) -> Conversation:
     """What a model reads: the prompt as it is (raw), or as a user's turn and an opened answer."""
     if form == "raw":
         return (Message(role="user", content=prompt),)

@@ -90,7 +90,8 @@ def test_options_of_one_length_need_no_accuracy_per_character(item: Item) -> Non
 def test_a_reward_models_tie_is_half_right() -> None:
     def pair(right: float | None, wrong: float | None, truncated: bool = False) -> Scored:
         failed = None if right is not None and wrong is not None else "nan"
-        return Scored(row=1, right=right, wrong=wrong, truncated=truncated, failed=failed)
+        both = {"right": right, "wrong": wrong, "n_answers": 4}
+        return Scored(row=1, truncated=truncated, failed=failed, **both)
 
     scores = [pair(1.0, 0.0), pair(2.0, 2.0, True), pair(-1.0, 0.0), pair(800.0, -800.0)]
     found = reward_accuracy([*scores, pair(None, 1.0)])
@@ -98,6 +99,7 @@ def test_a_reward_models_tie_is_half_right() -> None:
     assert found.accuracy == pytest.approx(2.5 / 4)
     assert (found.n, found.n_scored, found.n_failed) == (5, 4, 1)
     assert (found.n_ties, found.n_truncated) == (1, 1)
+    assert found.chance == 0.25
     assert found.p_right == pytest.approx((1 + 0.5 + 1) / 4)
     assert reward_accuracy([pair(None, None)]) is None
     assert reward_accuracy([]) is None

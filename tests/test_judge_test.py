@@ -24,6 +24,7 @@ from cai.preferences import Pair
 from cai.prompts import Templates
 from cai.records import Sampling
 from cai.run import RecordFile, StoredRecord, read_json, read_rows, write_rows
+from cai.view.judged import warnings
 
 JUDGE = Voice("judge", "j@1", Sampling())
 LABELS = LabelSetup(PRINCIPLES, Templates(), False, 0, JUDGE)
@@ -110,6 +111,20 @@ def test_a_judge_that_likes_a_slot_is_found_out(tmp_path: Path) -> None:
     assert is_chance(found)
 
 
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("logprob", "the engine does not give"), ("cot", "label.n_cot averages")]
+)
+def test_identical_responses_that_are_not_even_are_a_warning(
+    tmp_path: Path, mode: str, reason: str
+) -> None:
+    found = measured(judge_with(knowing), tmp_path) | {"judge": "j", "label": {"mode": mode}}
+    assert not list(warnings(found))
+    found["identical"]["largest_deviation"] = 0.02
+    (line,) = warnings(found)
+    assert "up to 0.020 from P = 0.5" in line
+    assert reason in line
+
+
 def test_a_judge_that_is_always_wrong_is_no_better(tmp_path: Path) -> None:
     found = measured(judge_with(lambda request: 1 - knowing(request)), tmp_path)
     assert found["accuracy"]["high"] < 0.5
@@ -192,6 +207,29 @@ def test_the_judge_of_a_run_is_tested_under_its_settings(data: Path, tmp_path: P
     assert found["judge"] == "strict-judge@fake"
     assert found["label"]["mode"] == "cot"
     assert found["refusals"]["n_reasonings"] == 2 * 8
+    assert found["at_chance"]
+
+
+def test_a_run_keeps_its_seed_and_its_templates(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(tmp_path / "run", "seed=7", until="revise")
+    template = run / "inputs" / "compare.jinja"
+    template.write_text(template.read_text() + "\nOnly in this run.\n")
+    asked: list[str] = []
+    submit = FakeEngine.submit
+
+    def listen(self: FakeEngine, request: Request) -> None:
+        asked.append("".join(message.content for message in request.messages))
+        submit(self, request)
+
+    monkeypatch.setattr(FakeEngine, "submit", listen)
+    result = run_command(run, "--data", data, "--n", 4, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output[result.output.index("{") :])["seed"] == 7
+    # 4 pairs and 4 of identical responses, both in two orders; verdicts in words have a template
+    # of their own
+    assert sum("Only in this run." in text for text in asked) == 2 * 8
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ def test_every_two_samples_or_the_best_and_the_worst(tmp_path: Path) -> None:
     assert {row["id"] for row in preferences(ends)} < {row["id"] for row in preferences(every)}
 
 
+def test_a_pair_without_a_judgement_is_not_one_that_is_not_extreme(tmp_path: Path) -> None:
+    settings = ("sample.k=3", "sample.n_prompts=4", "label.pairing=extremes", "label.mode=text")
+    run = start(tmp_path / "run", *settings, until="label")
+    found = counts(run, "label")
+    assert (found["pairs"], found["unscored_pairs"], found["not_extreme"]) == (12, 12, 0)
+
+
 @pytest.mark.parametrize("how", ["judged", "assumed"])
 def test_revisions_are_paired_with_their_responses(tmp_path: Path, how: str) -> None:
     run = start(tmp_path / how, f"label.revision_pairs={how}", until="reward")
@@ -123,11 +130,10 @@ def test_ratings_train_a_pointwise_reward_model(tmp_path: Path) -> None:
     found = counts(run, "reward")
     assert found["ratings"] == {str(tmp_path / "rated.jsonl"): 20}
     assert found["n_heldout_pairs"] > 0
-    assert (
-        read_json(run / "05-reward" / "job.json")["kind"] == "rating"
-        if (run / "05-reward" / "job.json").is_file()
-        else True
-    )
+    rated = [
+        row["rating"] for row in read_rows(run / "05-reward" / "rows.jsonl") if "rating" in row
+    ]
+    assert sorted(rated) == sorted([0, 1, 2, 3, 4] * 4)
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo", "dpo"])
@@ -165,7 +171,7 @@ def test_without_a_choice_the_last_healthy_policy_stays(tmp_path: Path) -> None:
         (["preferences.ratio=0.5"], "a ratio needs both"),
         (["label.ensemble=17"], "label.ensemble=17: constitution harmless has 16 principles"),
         (["label.n_cot=2"], "n_cot above 1 needs mode cot"),
-        (["label.clamp=[0.6, 0.9]"], "two bounds around 0.5"),
+        (["label.clamp=[0.1, 0.6]"], "two bounds as far from 0.5"),
         (["reward.margin=1"], "margin needs labels: hard"),
         (["reward.method=pointwise"], "method pointwise and ratings go together"),
         (["preferences.sources=[nowhere.jsonl]"], "nowhere.jsonl: not there"),

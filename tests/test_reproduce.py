@@ -121,10 +121,11 @@ def test_a_pair_says_nothing_but_its_level(n_train, n_unseen):
 
 def test_levels_are_averaged_and_a_missing_score_is_none():
     pairs = [pair for _ in range(2) for pair in labels.at_levels("Where?")]
-    found = [0.0] * len(labels.LEVELS) + [None, *[2.0] * (len(labels.LEVELS) - 1)]
+    values = [0.0] * len(labels.LEVELS) + [None, *[2.0] * (len(labels.LEVELS) - 1)]
+    found = [gaps.Gap(value, False) for value in values]
     assert labels.fitted_levels(pairs, found) == pytest.approx([0.5, *[0.690399] * 5], abs=1e-6)
     with pytest.raises(TrainError, match=r"no finite score .* P = 0.5"):
-        labels.fitted_levels(pairs, [None, *found[1:]])
+        labels.fitted_levels(pairs, [gaps.Gap(None, False), *found[1:]])
 
 
 @pytest.mark.parametrize("n_groups", [10, 97, 400])

@@ -20,10 +20,10 @@ from cai.score import (
     Scored,
     ScoreOptions,
     check_out,
+    find_reward_model,
     output_row,
     print_score,
     read_items,
-    reward_model_folder,
     score_file,
     summary,
 )
@@ -184,8 +184,8 @@ def test_the_summary_is_printed_without_markup():
 
 
 def test_a_language_model_is_no_reward_model(tiny):
-    with pytest.raises(ConfigError, match=r"not a reward model \(LlamaForCausalLM, 2 labels\)"):
-        reward_model_folder(tiny)
+    with pytest.raises(ConfigError, match=r"is not a reward model; expected"):
+        find_reward_model(tiny)
 
 
 def test_the_reward_model_of_a_run(reward_path, tmp_path, monkeypatch):
@@ -194,11 +194,11 @@ def test_the_reward_model_of_a_run(reward_path, tmp_path, monkeypatch):
     run.mkdir(parents=True)
     (run / "manifest.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"no reward model in this run"):
-        reward_model_folder("mine")
+        find_reward_model("mine")
     checkpoint = run / "05-reward" / "checkpoint"
     shutil.copytree(reward_path, checkpoint)
-    assert reward_model_folder("mine") == reward_model_folder(str(run)) == checkpoint
-    assert reward_model_folder(reward_path) == Path(reward_path)
+    assert find_reward_model("mine").path == find_reward_model(str(run)).path == checkpoint
+    assert find_reward_model(reward_path).path == Path(reward_path)
 
 
 def test_the_output_is_neither_a_folder_nor_the_input(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from suite_rows import Row, harm_row, hhh_row, items_of, write
 
 from cai.errors import ConfigError
+from cai.records import Message
 from cai.suites import (
     ANSWER,
     LINES,
@@ -36,17 +37,30 @@ def test_every_published_row_is_taken_apart_and_given_back(
         assert item.question is not None
         assert put_together(item.question, suite.form) == item.prompt
         assert item.options == letters(len(item.options))
-        assert (item.pair is not None) == (name == "hhh")
+        assert item.answered is not None
 
 
 def test_a_pair_ends_in_the_texts_that_the_prompt_quotes(tmp_path: Path) -> None:
     (item,) = items_of(tmp_path, "hhh", hhh_row(1, "B"))
     assert item.question is not None
-    assert item.pair is not None
+    assert item.answered is not None
     assert item.right == 1
-    assert item.pair.right[-1].content == item.question.texts[1] == "Give it back 1."
-    assert item.pair.wrong[-1].content == item.question.texts[0]
-    assert [message.role for message in item.pair.right] == ["user", "assistant"]
+    right, wrong = item.answered
+    assert right[-1].content == item.question.texts[1] == "Give it back 1."
+    assert wrong[-1].content == item.question.texts[0]
+    assert [message.role for message in right] == ["user", "assistant"]
+
+
+def test_a_reward_model_answers_the_question_with_each_option(tmp_path: Path) -> None:
+    (item,) = items_of(tmp_path, "harm-classification", harm_row(1))
+    assert item.question is not None
+    assert item.answered is not None
+    texts = list(item.question.texts)
+    assert {before for before, _ in item.answered} == {
+        Message(role="user", content=item.question.head.strip())
+    }
+    found = [answer.content for _, answer in item.answered]
+    assert found == [texts.pop(item.right), *texts]
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,9 @@ def test_groups_without_a_difference_are_marked(rewards, flat):
         ("max_kl", 0.5, -0.6, 0.51),
         ("min_entropy", 0.05, 0.05, 0.04),
         ("max_clipped", 0.5, 0.5, 0.6),
+        ("max_length_correlation", 0.9, -0.9, 0.95),
+        ("max_length_growth", 3.0, 0.1, 3.1),
+        ("min_length_growth", 0.25, 3.1, 0.2),
     ],
 )
 def test_a_bound_broken_often_enough_in_a_row_stops(bound, limit, good, bad):
@@ -273,6 +276,25 @@ def test_a_bound_broken_often_enough_in_a_row_stops(bound, limit, good, bad):
     assert f"rl.health.{bound} {limit}" in seen.stopped["why"][0]
     # what step 3 sampled came from the policy of step 2
     assert seen.last_healthy(6) == 2
+
+
+def test_a_reward_for_saying_less_is_as_suspicious_as_one_for_saying_more():
+    seen = watch(patience=1, max_length_correlation=0.9)
+    seen.judge(1, {"length_correlation": -0.95})
+    assert seen.stopped["why"] == [
+        "length_correlation -0.95 < rl.health.max_length_correlation -0.9"
+    ]
+
+
+def test_no_later_check_falls_below_the_floor():
+    seen = watch(patience=3, max_kl=0.5, min_entropy=0.1)
+    assert seen.floor == 0
+    for step, kl, entropy in [(1, 0.0, 1.0), (2, 0.0, 0.0), (3, 1.0, 1.0), (4, 1.0, 1.0)]:
+        seen.judge(step, {"kl": kl, "entropy": entropy})
+    # the policy of step 1 kept the one bound, that of step 3 the other
+    assert (seen.stopped, seen.floor) == (None, 1)
+    seen.judge(5, {"kl": 1.0, "entropy": 1.0})
+    assert seen.last_healthy(5) >= seen.floor
 
 
 def test_each_bound_has_its_own_count():
@@ -348,6 +370,40 @@ def test_a_hacked_reward_is_caught(talker, tmp_path, method):
     collapsed = tmp_path / "trainer" / f"checkpoint-{len(lines) - 1}"
     merged = PeftModel.from_pretrained(policy(talker), collapsed).merge_and_unload()
     assert distance(chosen, merged) > 1e-4
+
+
+def test_an_early_collapse_leaves_the_newest_policy_from_before(talker, tmp_path):
+    """Of the evenly spaced steps only the last was to be kept, and it is never reached."""
+    health = UNWATCHED.model_copy(update={"window": 16, "patience": 2, "max_length_growth": 3.0})
+    job = rl_job(
+        talker,
+        LENGTH,
+        health=health,
+        n_checkpoints=1,
+        max_steps=40,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=40,
+        learning_rate=1e-2,
+        save_steps=2,
+        save_total_limit=1,
+    )
+    result = train(job, tmp_path, prompts(8))
+    healthy = result["last_healthy_step"]
+    assert 2 <= healthy < result["n_steps"] < 40
+    assert result["candidates"] == [result["checkpoint_step"]] == [healthy - healthy % 2]
+
+
+@pytest.mark.parametrize(
+    ("floor", "left"), [(0, [2, 4, 5, 6, 8]), (5, [4, 5, 6, 8]), (7, [4, 6, 8]), (9, [4, 8])]
+)
+def test_what_is_kept_beside_the_wanted_steps_begins_at_the_floor(tmp_path, floor, left):
+    from cai.train.candidates import prune
+
+    for step in (2, 4, 5, 6, 8):
+        (tmp_path / "kept" / f"step-{step}").mkdir(parents=True)
+    prune(tmp_path, {4, 8}, floor)
+    assert [files.step_of(path) for path in files.steps(tmp_path / "kept", "step")] == left
 
 
 def test_where_no_policy_was_healthy_the_start_is_kept(talker, tmp_path):

@@ -14,6 +14,7 @@ UNWATCHED = Health(
     max_zero_std=None,
     max_length_correlation=None,
     max_length_growth=None,
+    min_length_growth=None,
 )
 
 

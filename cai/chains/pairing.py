@@ -118,7 +118,7 @@ def combine(
         rejected_id=rejected,
         p_chosen=min(p_chosen, bounds[1]) if bounds else p_chosen,
         p_orders=p_orders,
-        orders_agree=(p_orders[0] > 0.5) == (p_orders[1] > 0.5),
+        orders_agree=(p_orders[0] - 0.5) * (p_orders[1] - 0.5) > 0,
         label_ids=tuple(label.id for label in used),
         origin=pair.origin,
     )

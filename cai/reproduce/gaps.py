@@ -23,6 +23,15 @@ class Pair(NamedTuple):
     p: float
 
 
+class Gap(NamedTuple):
+    """Score of chosen minus that of rejected."""
+
+    value: float | None
+    """None where a score is not finite."""
+    truncated: bool
+    """A side has too many tokens: its score is that of a part."""
+
+
 def training_row(pair: Pair) -> dict[str, Any]:
     """A row of a RewardJob."""
     chosen, rejected = (
@@ -34,11 +43,8 @@ def training_row(pair: Pair) -> dict[str, Any]:
 
 def score_gaps(
     work: Work, names: Sequence[str], pairs: Sequence[Pair], max_length: int
-) -> list[float | None]:
-    """Score of chosen minus that of rejected, by the reward model trained in the folder `names`.
-
-    None where a side has more than `max_length` tokens or its score is not finite.
-    """
+) -> list[Gap]:
+    """The gap of each pair, by the reward model trained in the folder `names`."""
     rows = [
         {"id": f"{i}/{side}", "prompt": pair.prompt, "text": text, "ended": True, "policy": None}
         for i, pair in enumerate(pairs)
@@ -52,9 +58,15 @@ def score_gaps(
     )
     folder = work.folder(*names, "scores")
     run_job(job, folder, rows, work.progress.training)
-    scores = [None if row["truncated"] else row["reward"] for row in read_rows(folder / SCORES)]
-    both = zip(scores[::2], scores[1::2], strict=True)
-    return [None if a is None or b is None else a - b for a, b in both]
+    scored = list(read_rows(folder / SCORES))
+    return [make_gap(*both) for both in zip(scored[::2], scored[1::2], strict=True)]
+
+
+def make_gap(chosen: dict[str, Any], rejected: dict[str, Any]) -> Gap:
+    """The gap of two rows of a ScoreJob."""
+    a, b = chosen["reward"], rejected["reward"]
+    value = None if a is None or b is None else a - b
+    return Gap(value, chosen["truncated"] or rejected["truncated"])
 
 
 def sigmoid(gap: float) -> float:

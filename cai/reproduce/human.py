@@ -48,15 +48,17 @@ def measure(
     result = run_job(make_job(work), work.folder(*names), rows, work.progress.training)
     work.progress.doing(f"scores of {len(test)} unseen pairs")
     gaps = score_gaps(work, names, [as_pair(pair) for pair in test], max_length(work))
-    known = [(pair, gap) for pair, gap in zip(test, gaps, strict=True) if gap is not None]
+    fitting = [(pair, gap) for pair, gap in zip(test, gaps, strict=True) if not gap.truncated]
+    known = [(pair, gap.value) for pair, gap in fitting if gap.value is not None]
     longer = [float(len(pair.chosen) - len(pair.rejected)) for pair, _ in known]
     values = [gap for _, gap in known]
     return {
         "share": share,
         "n_train": result["n_train"],
         "n_steps": result["n_steps"],
-        "n_too_long": result["n_too_long"] + len(test) - len(known),
-        "accuracy": gap_accuracy(values)._asdict(),
+        "n_too_long": result["n_too_long"] + len(test) - len(fitting),
+        "n_not_finite": len(fitting) - len(known),
+        "accuracy": gap_accuracy([gap.value for _, gap in fitting])._asdict(),
         "accuracy_train": result["accuracy_train"],
         "loss": fmean(math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in values),
         "length_correlation": pearson(list(zip(values, longer, strict=True))),

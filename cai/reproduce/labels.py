@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from cai.errors import TrainError
 from cai.records import derive_seed
-from cai.reproduce.gaps import Pair, score_gaps, sigmoid, training_row
+from cai.reproduce.gaps import Gap, Pair, score_gaps, sigmoid, training_row
 from cai.reproduce.options import LabelSizes, Result, Work
 from cai.train.jobs import RewardJob
 from cai.train.launch import run_job
@@ -112,13 +112,13 @@ def fit(
     }
 
 
-def fitted_levels(pairs: Sequence[Pair], gaps: Sequence[float | None]) -> list[float]:
+def fitted_levels(pairs: Sequence[Pair], gaps: Sequence[Gap]) -> list[float]:
     """Mean σ(gap) at each level, whatever label was trained on. Raises TrainError if one has no
     finite score."""
     both = list(zip(pairs, gaps, strict=True))
     fitted: list[float] = []
     for p in LEVELS:
-        found = [sigmoid(gap) for pair, gap in both if pair.p == p and gap is not None]
+        found = [sigmoid(gap.value) for pair, gap in both if pair.p == p and gap.value is not None]
         if not found:
             raise TrainError(f"part 1: no finite score among the unseen pairs of P = {p:g}")
         fitted.append(fmean(found))

@@ -29,8 +29,10 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     with Generation(context, "label", progress) as generation:
         generation.run(chains, {"judge": context.models["judge"]}, setup.n_steps * len(asked))
     labels = read_labels(context, "label")
+    scored = combine_all(asked, labels, context.config.label.bounds)
     kept = extremes(asked, labels) if context.config.label.pairing == "extremes" else asked
-    preferences = combine_all(kept, labels, context.config.label.bounds)
+    wanted = {frozenset((pair.one.id, pair.two.id)) for pair in kept}
+    preferences = [p for p in scored if frozenset((p.chosen_id, p.rejected_id)) in wanted]
     taken = [assumed(pair) for pair in unasked]
     write_rows(
         context.folder("label") / "preferences.jsonl",
@@ -41,8 +43,8 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
         "pairs_of": dict(Counter(pair.origin for pair in asked)),
         "assumed_pairs": len(taken),
         "skipped": dict(skipped),
-        "not_extreme": len(asked) - len(kept),
-        "unscored_pairs": len(kept) - len(preferences),
+        "not_extreme": len(scored) - len(preferences),
+        "unscored_pairs": len(asked) - len(scored),
         "unscored_reasons": dict(Counter(label.unscored for label in labels if label.unscored)),
         **reasoning_counts(context),
         **summary(preferences, labels),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cai.records import Prompt
-from cai.sections import ModelReward, RewardTerm
+from cai.sections import ModelReward, RewardTerm, reward_role
 from cai.stages.context import Outcome, RunContext, train
 from cai.stages.reward import preference_rows
 from cai.stages.selection import choose_policy
@@ -72,10 +72,11 @@ def rl_job(context: RunContext) -> RlJob:
 
 
 def with_path(term: RewardTerm, context: RunContext) -> RewardTerm:
-    """The term; a reward model without a folder is this run's."""
-    if isinstance(term, ModelReward) and term.path is None:
-        return term.model_copy(update={"path": str(context.checkpoint("reward").path)})
-    return term
+    """The term; a reward model has its local folder, this run's if it names none."""
+    if not isinstance(term, ModelReward):
+        return term
+    model = context.models[reward_role(term)] if term.path else context.checkpoint("reward")
+    return term.model_copy(update={"path": str(model.path)})
 
 
 def dpo_job(context: RunContext) -> DpoJob:

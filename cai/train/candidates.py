@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from cai.run import sync_folder
 from cai.train import folder as files
+from cai.train.health import Watch
 from cai.train.jobs import DpoJob, RlJob
 from cai.train.setup import load_policy, save_model
 
@@ -26,16 +27,21 @@ WEIGHTS = (
 
 
 class KeepCallback(TrainerCallback):
-    """Has the Trainer save at `n` evenly spaced steps, beside its own, and keeps the weights."""
+    """Has the Trainer save at `n` evenly spaced steps, beside its own, and keeps the weights.
 
-    def __init__(self, folder: Path, n: int) -> None:
+    Under a `watch` the Trainer's own checkpoints are kept too, from the newest that is surely
+    healthy on: where RL collapses early, there is a policy from before.
+    """
+
+    def __init__(self, folder: Path, n: int, watch: Watch | None = None) -> None:
         self.folder = folder
         self.n = n
+        self.watch = watch
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep what was saved just before the process that saved it was killed."""
         if state.is_world_process_zero:
-            catch_up(self.folder, wanted(state.max_steps, self.n))
+            self.keep(state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a checkpoint where one is wanted."""
@@ -45,7 +51,14 @@ class KeepCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep the weights of a wanted step."""
         if state.is_world_process_zero:
-            catch_up(self.folder, {state.global_step} & wanted(state.max_steps, self.n))
+            self.keep(state.max_steps)
+
+    def keep(self, max_steps: int) -> None:
+        """Keep the weights of what is there, drop those that are not needed any more."""
+        steps = wanted(max_steps, self.n)
+        catch_up(self.folder, steps if self.watch is None else None)
+        if self.watch is not None:
+            prune(self.folder, steps, self.watch.floor)
 
 
 def wanted(max_steps: int, n: int) -> set[int]:
@@ -53,13 +66,22 @@ def wanted(max_steps: int, n: int) -> set[int]:
     return {-(-max_steps * i // n) for i in range(1, n + 1)}
 
 
-def catch_up(folder: Path, steps: set[int]) -> None:
-    """Keep the weights of those of `steps` that have a checkpoint and are not kept yet."""
+def catch_up(folder: Path, steps: set[int] | None) -> None:
+    """Keep the weights of those of `steps` (none: all) that have a checkpoint, not kept yet."""
     for checkpoint in filter(files.is_complete, files.checkpoints(folder)):
         name = f"step-{files.step_of(checkpoint)}"
         known = (folder / files.KEPT / name).exists() or (folder / files.CANDIDATES / name).exists()
-        if files.step_of(checkpoint) in steps and not known:
+        if not known and (steps is None or files.step_of(checkpoint) in steps):
             keep_weights(checkpoint, folder / files.KEPT / name)
+
+
+def prune(folder: Path, steps: set[int], floor: int) -> None:
+    """Drop what is kept beside `steps`, but for the newest up to step `floor` and what follows."""
+    kept = files.steps(folder / files.KEPT, "step")
+    newest = max((files.step_of(path) for path in kept if files.step_of(path) <= floor), default=0)
+    for path in kept:
+        if files.step_of(path) < newest and files.step_of(path) not in steps:
+            shutil.rmtree(path)
 
 
 def keep_weights(checkpoint: Path, target: Path) -> None:
@@ -74,8 +96,8 @@ def keep_weights(checkpoint: Path, target: Path) -> None:
 
 
 def export(job: RlJob | DpoJob, folder: Path, tokenizer: Any, last_healthy: int) -> dict[str, Any]:
-    """Turn what was kept, up to step `last_healthy`, into `candidates/`, and the newest into
-    `checkpoint/`.
+    """Turn what was kept, up to step `last_healthy`, into `candidates/`: the evenly spaced ones and
+    the newest, which becomes `checkpoint/`.
 
     Without one `checkpoint/` is the policy that the job started from. Returns the steps, and
     `checkpoint_step`, the one that `checkpoint/` is of: 0 for the policy started from.
@@ -84,25 +106,28 @@ def export(job: RlJob | DpoJob, folder: Path, tokenizer: Any, last_healthy: int)
     candidates.mkdir(exist_ok=True)
     last = files.read_metrics(folder)[-1]
     # a process that was killed after its last step may not have kept it
-    catch_up(folder, wanted(last["max_steps"], job.n_checkpoints))
+    steps = wanted(last["max_steps"], job.n_checkpoints)
+    catch_up(folder, steps)
+    there = [*files.steps(folder / files.KEPT, "step"), *files.steps(candidates, "step")]
+    healthy = {step for step in map(files.step_of, there) if step <= last_healthy}
+    steps = healthy & steps | {max(healthy, default=0)}
     for path in files.steps(folder / files.KEPT, "step"):
-        if files.step_of(path) <= last_healthy:
+        if files.step_of(path) in steps:
             save_model(load_kept(job, path), tokenizer, candidates / path.name)
             shutil.rmtree(path)
     for path in files.steps(candidates, "step"):
-        if files.step_of(path) > last_healthy:
+        if files.step_of(path) not in steps:
             shutil.rmtree(path)
     shutil.rmtree(folder / files.KEPT, ignore_errors=True)
-    healthy = files.steps(candidates, "step")
-    if healthy:
-        files.choose(healthy[-1], folder / files.CHECKPOINT)
+    found = files.steps(candidates, "step")
+    if found:
+        files.choose(found[-1], folder / files.CHECKPOINT)
     else:
         save_model(load_policy(job.model, job.lora), tokenizer, folder / files.CHECKPOINT)
-    steps = [files.step_of(path) for path in healthy]
     return {
         "last_healthy_step": last_healthy,
-        "candidates": steps,
-        "checkpoint_step": steps[-1] if steps else 0,
+        "candidates": [files.step_of(path) for path in found],
+        "checkpoint_step": files.step_of(found[-1]) if found else 0,
     }
 
 

@@ -32,6 +32,7 @@ BOUNDS = {
     "max_zero_std": "zero_std",
     "max_length_correlation": "length_correlation",
     "max_length_growth": "length_growth",
+    "min_length_growth": "length_growth",
 }
 """Fields of Health and the metric that each is about, by its name in `metrics.jsonl`.
 
@@ -108,6 +109,11 @@ class Watch:
         if self.stopped is None:
             return n_steps
         return min(self.clean.get(bound, 0) for bound in self.stopped["bounds"])
+
+    @property
+    def floor(self) -> int:
+        """A step that `last_healthy` cannot fall below, whatever comes."""
+        return min((self.clean.get(bound, 0) for bound in self.strikes), default=0)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to carry, as JSON."""
@@ -208,11 +214,14 @@ def mark_flat(batch: Sequence[Rollout], group_size: int) -> list[Rollout]:
 
 
 def is_broken(bound: str, limit: float, value: float) -> bool:
-    """Whether the value lies beyond the bound."""
-    return value < limit if bound.startswith("min_") else value > limit
+    """Whether the value lies beyond the bound; a correlation does on either side of 0."""
+    if bound.startswith("min_"):
+        return value < limit
+    return (abs(value) if bound == "max_length_correlation" else value) > limit
 
 
 def said(bound: str, limit: float, value: float) -> str:
     """A broken bound in words."""
-    sign = "<" if bound.startswith("min_") else ">"
+    sign = "<" if bound.startswith("min_") or value < 0 else ">"
+    limit = -limit if bound.startswith("max_") and value < 0 else limit
     return f"{BOUNDS[bound]} {value:.3g} {sign} rl.health.{bound} {limit:g}"

@@ -25,10 +25,27 @@ FIXED = {
     "sft": (*FIXED_EVERYWHERE, "max_length", "packing", "completion_only_loss"),
     "reward": (*FIXED_EVERYWHERE, "max_length"),
     "rating": FIXED_EVERYWHERE,
-    "rl": (*FIXED_EVERYWHERE, "remove_unused_columns", "reward_weights"),
-    "dpo": (*FIXED_EVERYWHERE, "max_length", "label_smoothing", "loss_type"),
+    "rl": (
+        *FIXED_EVERYWHERE,
+        "remove_unused_columns",
+        "reward_weights",
+        "restore_callback_states_from_checkpoint",
+    ),
+    "dpo": (
+        *FIXED_EVERYWHERE,
+        "max_length",
+        "label_smoothing",
+        "loss_type",
+        "loss_weights",
+        "f_divergence_type",
+        "ld_alpha",
+        "use_weighting",
+        "precompute_ref_log_probs",
+        "sync_ref_model",
+        "remove_unused_columns",
+    ),
 }
-"""By stage: what cai sets because it counts and cuts the rows itself."""
+"""By stage: what cai sets because it counts and cuts the rows itself, or a loss depends on it."""
 
 
 class SftJob(Record):

@@ -126,7 +126,7 @@ def make_trainer(
         callbacks=[
             HealthCallback(watch, rollouts),
             MetricsCallback(folder),
-            KeepCallback(folder, job.n_checkpoints),
+            KeepCallback(folder, job.n_checkpoints, watch),
         ],
     )
     return trainer, watch

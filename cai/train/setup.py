@@ -20,7 +20,7 @@ from cai.errors import ConfigError, TrainError
 from cai.run import sync_folder
 from cai.sections import Lora
 from cai.train import folder as files
-from cai.train.jobs import DpoJob, RatingJob, RewardJob, RlJob, SftJob
+from cai.train.jobs import FIXED, DpoJob, RatingJob, RewardJob, RlJob, SftJob
 from cai.train.launch import SECTION
 
 TrainerJob = SftJob | RewardJob | RatingJob | RlJob | DpoJob
@@ -55,6 +55,8 @@ def training_arguments(
     Raises ConfigError for a field that `cls` lacks, that cai sets itself, or with a refused value.
     """
     fixed = shared_fixed(job, folder) | fixed
+    # these were refused when the config was read, before hours of other stages
+    assert set(fixed) == set(FIXED[job.kind]), job.kind
     stage, given = SECTION[job.kind], job.trainer
     known = [field.name for field in dataclasses.fields(cls)]
     for name in given:

@@ -62,9 +62,15 @@ def warnings(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"{result['judge']} is {chance(result)}"
     same = result["identical"]
     if same and same["largest_deviation"] > EVEN:
+        reason = (
+            "each order has reasonings of its own, drawn at a temperature; label.n_cot averages "
+            "over more of them"
+            if result["label"]["mode"] == "cot"
+            else "the engine does not give the same question the same answer"
+        )
         yield (
             f"identical responses are up to {same['largest_deviation']:.3f} from P = 0.5 after "
-            "averaging: the engine does not give the same question the same answer"
+            f"averaging: {reason}"
         )
     if result["n_unscored"]:
         yield f"{result['n_unscored']} pairs have no judgement: {result['unscored_reasons']}"

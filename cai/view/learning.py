@@ -107,8 +107,11 @@ def chosen(counts: Mapping[str, Any]) -> str:
     """Which kept policy became the checkpoint, and why."""
     step, rate = counts.get("chosen_step"), counts.get("win_rate_over_start")
     if step == 0:
+        last = counts.get("last_healthy_step") or 0
+        found = f"up to step {last}, before one was kept" if last else "at no step"
         return (
-            "No policy was seen to be healthy: the checkpoint is the policy that RL started from."
+            f"The policy was seen to be healthy {found}: the checkpoint is the policy that RL "
+            "started from."
         )
     if not rate:
         return f"The checkpoint is that of step {step}, the last healthy one that was kept."

@@ -129,7 +129,8 @@ def human_section(found: Found) -> Section:
             f"dialogues: {data['n_test']} pairs test, {data['n_tuning']} tuning (neither trained "
             f"nor tested on), {data['n_training']} training; {data['n_long']} left out as too "
             f"long, {data['n_bad']} broken, {as_text(data['left_out'] or 0)} otherwise left out; "
-            f"{final['n_too_long']} more exceed the tokens",
+            f"{final['n_too_long']} more exceed the tokens; {final['n_not_finite']} scores of the "
+            "last model are not finite, which counts as wrong",
             "log loss of a coin: 0.693",
         ],
     )  # fmt: skip

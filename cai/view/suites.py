@@ -30,8 +30,8 @@ def rows(result: SuiteResult) -> Iterator[list[object]]:
     for variant in result.variants:
         more = [measure(variant.p_outside, 1, 3), measure(variant.ece, 1, 3), variant.n_ties]
         yield [name_of(variant), *cells(variant, variant.chance), *more]
-    if result.reward:
-        yield ["reward model", *cells(result.reward, 0.5), None, None, result.reward.n_ties]
+    if found := result.reward:
+        yield ["reward model", *cells(found, found.chance), None, None, found.n_ties]
 
 
 def name_of(variant: Variant) -> str:
