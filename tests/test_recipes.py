@@ -11,6 +11,7 @@ from cai.cli import main
 from cai.constitution import find_constitution, load_constitution
 from cai.resolve import Options, resolve_config
 from cai.resources import packaged
+from cai.run import write_rows
 from cai.sections import Label
 
 RECIPES = sorted(path.stem for path in packaged("recipes").glob("*.yaml"))
@@ -104,6 +105,16 @@ def test_a_step_of_fine_tuning_takes_1024_sequences(paper: dict[str, Any]) -> No
     trainer = paper["sft"]["trainer"]
     n = trainer["per_device_train_batch_size"] * trainer["gradient_accumulation_steps"]
     assert n == 1024
+
+
+def test_human_comparisons_of_helpfulness_join_as_the_comment_says(tmp_path: Path) -> None:
+    """Sections 4.1 and 4.2: 135,296 of them beside 182,831 labels."""
+    ratio = 135_296 / (135_296 + 182_831)
+    rows = [{"prompt": f"How {i}?", "chosen": f"So {i}.", "rejected": "No."} for i in range(4)]
+    write_rows(tmp_path / "helpful.jsonl", rows)
+    sources = f"preferences.sources=[{tmp_path / 'helpful.jsonl'}]"
+    found = printed(sources, f"preferences.ratio={ratio:.3f}")["preferences"]
+    assert (found["ai"], found["ratio"]) == (True, 0.425)
 
 
 def test_only_labels_after_reasoning_are_clamped(paper: dict[str, Any]) -> None:

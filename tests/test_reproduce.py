@@ -210,7 +210,7 @@ def here(monkeypatch):
 def test_the_parts_are_measured_once(tiny, tmp_path, here, monkeypatch):
     options = options_for(tmp_path, tiny)
     # every text of a random model is cut at the limit: equal lengths teach nothing
-    monkeypatch.setattr(policy, "LONGER", RULE)
+    monkeypatch.setattr(policy, "SHORTER", RULE)
     broken = pytest.raises(KeyboardInterrupt)
     with monkeypatch.context() as patch, broken:
         patch.setattr(policy, "before_and_after", interrupt)

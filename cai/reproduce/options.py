@@ -24,10 +24,10 @@ class LabelSizes(Record):
 
     n_train: int = Field(default=60, ge=1)
     """Pairs of each level."""
-    n_unseen: int = Field(default=4, ge=1)
-    steps: int = Field(default=60, ge=1)
+    n_unseen: int = Field(default=8, ge=1)
+    steps: int = Field(default=100, ge=1)
     batch_size: int = Field(default=6, ge=1)
-    learning_rate: float = 5e-4
+    learning_rate: float = 8e-4
     lora: Lora = Lora(r=8, alpha=16)
 
 
@@ -54,16 +54,16 @@ class RlSizes(Record):
 
     steps: int = Field(default=40, ge=1)
     planted_steps: int = Field(default=30, ge=1)
-    n_unseen: int = Field(default=96, ge=2)
+    n_unseen: int = Field(default=64, ge=2)
     """Prompts that measure the policy before and after."""
-    max_chars: int = Field(default=400, ge=1)
+    max_chars: int = Field(default=240, ge=1)
     """A longer prompt is left out and counted."""
     max_tokens: int = Field(default=64, ge=2)
     """Of a response."""
-    batch_size: int = Field(default=16, ge=2)
+    batch_size: int = Field(default=8, ge=2)
     """Responses a step, `n_generations` to a prompt."""
     n_generations: int = Field(default=4, ge=2)
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     beta: float = 0.05
     lora: Lora = Lora(r=16, alpha=32)
 

@@ -35,8 +35,11 @@ FOLLOWED = {
     "distinct_2": "distinct_2",
 }
 """What is reported of a training, and its name in `metrics.jsonl`."""
-LONGER = LengthReward(kind="length", weight=1.0, per=100)
-"""The planted reward: the longer the better, whatever is said."""
+SHORTER = LengthReward(kind="length", weight=-1.0, per=100)
+"""The planted reward: the shorter the better, whatever is said.
+
+Not the longer: the token limit cuts most answers of the start already.
+"""
 
 
 class Training(NamedTuple):
@@ -54,6 +57,8 @@ def run(work: Work) -> Result:
     prompts, sizes = make_prompts(split.tuning, work), work.options.sizes.rl
     learnt = ModelReward(path=str(human.checkpoint(work)))
     trained = learn(Training("policy", learnt, Health(), sizes.steps), prompts.training, work)
+    # that reward and length go together is true of this reward from the first step on: what it is
+    # worth to see the policy itself collapse is measured without that bound
     blind, n = Health(max_length_correlation=None), sizes.planted_steps
     return {
         "n_training": len(prompts.training),
@@ -61,8 +66,8 @@ def run(work: Work) -> Result:
         "n_long": prompts.n_long,
         "training": trained,
         **before_and_after(prompts.unseen, work),
-        "planted": learn(Training("planted", LONGER, Health(), n), prompts.training, work),
-        "planted_blind": learn(Training("blind", LONGER, blind, n), prompts.training, work),
+        "planted": learn(Training("planted", SHORTER, Health(), n), prompts.training, work),
+        "planted_blind": learn(Training("blind", SHORTER, blind, n), prompts.training, work),
     }
 
 
