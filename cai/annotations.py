@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AwareDatetime, ValidationError
 
 from cai.errors import ConfigError
+from cai.lines import json_line
 from cai.records import Record, digest
-from cai.run import RunLock, disk_errors, json_line, read_json, read_rows, repair
+from cai.run import RunLock, disk_errors, read_json, read_records, read_rows, repair
 from cai.view.transcripts import read_whole_rows
 
 FILE = "annotations.jsonl"
@@ -67,7 +68,7 @@ def run_name(run: Path) -> str:
 
 
 def known_prompts(run: Path) -> set[str]:
-    return {row["id"] for row in read_rows(run / "inputs" / "prompts.jsonl")}
+    return {prompt.id for prompt in read_records(run / "inputs" / "prompts.jsonl")}
 
 
 def parse(row: dict[str, Any], place: str, name: str, author: str) -> Annotation:

@@ -16,11 +16,12 @@ from cai.cli_measure import eval_, judge_test, reproduce, score
 from cai.cli_options import make_options, run_options
 from cai.cli_plan import plan, try_
 from cai.cli_read import annotate, browse, show
-from cai.errors import CaiError
+from cai.errors import CaiError, Damaged, DiskFull
+from cai.run import NO_SPACE
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
-    "4 a check of --strict not passed, "
+    "4 a check of --strict not passed, 5 a damaged file in a run, "
     "75 stopped and resumable (the same command continues), 130 Ctrl-C, "
     "143 SIGTERM."
 )
@@ -35,6 +36,15 @@ class Group(click.Group):
         except CaiError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            click.echo(
+                f"Error: {error.filename or 'a file'}: no space left on the device; free some and "
+                "type the same command again: everything finished so far is kept",
+                err=True,
+            )
+            ctx.exit(DiskFull.exit_code)
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is kept: the same command continues.", err=True)
             ctx.exit(130)
@@ -94,6 +104,28 @@ def runs(as_json: bool, folder: str) -> None:
         click.echo(json.dumps(rows, indent=1))
     else:
         show_runs(rows, standard_console())
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--repair", is_flag=True, help="Set broken lines of unfinished stages aside.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def verify(run_folder: str, repair: bool, as_json: bool) -> None:
+    """Check that a run's files are as they were written; exit code 5 if one is not."""
+    from cai.verify import verify as find
+    from cai.view.listing import find_run
+    from cai.view.terminal import one_line
+
+    run = find_run(run_folder)
+    found = find(run, repair)
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in found], indent=1))
+    else:
+        for finding in found:
+            click.echo(one_line(f"{finding.path}: {finding.what}: {finding.detail}"))
+        click.echo(f"{run}: {len(found)} findings" if found else f"{run}: as it was written")
+    if found:
+        click.get_current_context().exit(Damaged.exit_code)
 
 
 @main.group()

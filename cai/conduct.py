@@ -6,7 +6,7 @@ from cai.earlier import find_base
 from cai.errors import CaiError
 from cai.forecasting import forecast
 from cai.manifest import Manifest
-from cai.opening import open_run, run_folder
+from cai.opening import make_run, open_run, run_folder
 from cai.pipeline import STAGES, plan, run_stages
 from cai.prepare import check_installed, prepare, resolve_models
 from cai.resolve import Options
@@ -36,12 +36,13 @@ def conduct(
     folder = run_folder(prepared, out)
     check_installed(prepared.config, stages)
     models = resolve_models(prepared.config)
-    context, manifest = open_run(prepared, folder, models, base_run)
-    progress.say(f"run folder: {folder}")
-    if base_run:
-        for line in planned_lines(forecast(context, stages)):
-            progress.say(line)
+    make_run(prepared, folder, models)
     with RunLock(folder):
+        context, manifest = open_run(prepared, folder, models, base_run)
+        progress.say(f"run folder: {folder}")
+        if base_run:
+            for line in planned_lines(forecast(context, stages)):
+                progress.say(line)
         n_run = finish(context, manifest, len(stages), progress)
     if not n_run:
         progress.say(f"{folder}: nothing to do, every stage is done")
@@ -58,9 +59,15 @@ def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: Run
             progress.say(f"stopped; go on with the same command (folder: {context.run})")
         raise
     complete = all((context.folder(stage.name) / "done.json").is_file() for stage in STAGES)
-    left_open = manifest.data["status"] == "running"
-    if n_run or left_open or not (context.run / "report.md").is_file():
+    if n_run or manifest.data["status"] == "running" or not has_reports(context.run):
         manifest.end("done" if complete else "stopped")
         write_report(context.run)
         write_page(context.run)
     return n_run
+
+
+def has_reports(run: Path) -> bool:
+    """Whether the reports are there and were written after the manifest's last change."""
+    reports = (run / "report.md", run / "report.html")
+    then = (run / "manifest.json").stat().st_mtime_ns
+    return all(path.is_file() and path.stat().st_mtime_ns >= then for path in reports)

@@ -9,13 +9,12 @@ from typing import Any
 from cai.config import RunConfig
 from cai.errors import RunConflict
 from cai.forecast import CHARS_PER_TOKEN, Lengths
-from cai.manifest import FORMAT, is_manifest
+from cai.manifest import check_format
 from cai.models import Model, folder_digest
 from cai.pace import Pace, pace_of_run
 from cai.pipeline import FOLDERS
 from cai.preferences import Reading
-from cai.records import record_adapter
-from cai.run import StoredRecord, index, read_json, read_rows
+from cai.run import StoredRecord, index, read_at, read_json, read_rows
 
 SAMPLE = 1_000
 """Records of a file from which the lengths of texts are taken."""
@@ -36,14 +35,7 @@ def find_base(name: str) -> Path:
     folder = next((p for p in (Path(name), Path("runs") / name) if is_run(p)), None)
     if folder is None:
         raise RunConflict(f"--base {name}: no run there (no manifest.json); cai runs lists them")
-    manifest = read_json(folder / "manifest.json")
-    if not is_manifest(manifest):
-        raise RunConflict(f"--base {name}: its manifest.json is not one of cai")
-    if manifest["format"] != FORMAT:
-        raise RunConflict(
-            f"--base {name}: was written in format {manifest['format']} by cai {manifest['cai']}; "
-            f"this cai keeps records of format {FORMAT} only: leave --base out"
-        )
+    check_format(read_json(folder / "manifest.json"), folder)
     return folder
 
 
@@ -150,11 +142,3 @@ class Shelf:
             record = read_at(self._other, self._other_offsets[record_id])
             return record if record.generation.finish != "error" else None
         return None
-
-
-def read_at(path: Path, offset: int) -> StoredRecord:
-    with path.open("rb") as file:
-        file.seek(offset)
-        record = record_adapter.validate_json(file.readline())
-    assert isinstance(record, StoredRecord)
-    return record

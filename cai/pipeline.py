@@ -1,14 +1,16 @@
 """The order of the stages, and what running them means: skip, refuse, or do and mark done."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.artefacts import DONE, artefacts
 from cai.errors import CaiError, ConfigError
 from cai.manifest import Manifest
 from cai.records import digest
-from cai.run import read_json, write_json
+from cai.run import disk_errors, json_text, read_json, write_atomic
 from cai.stages import evaluate, label, revise, reward, rl, sample, sft
 from cai.stages.context import Outcome, RunContext
 from cai.view.progress import RunProgress, StageProgress
@@ -89,12 +91,13 @@ def run_stages(
     n_run = 0
     for stage in stages:
         folder = context.folder(stage.name)
-        done = folder / "done.json"
+        done = folder / DONE
         if done.is_file():
             check_marker(done, expected[stage.name])
             continue
         n_run += 1
-        folder.mkdir(exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(exist_ok=True)
         run_stage(context, stage, manifest, progress, expected[stage.name])
     return n_run
 
@@ -121,11 +124,12 @@ def run_stage(
         "counts": outcome.counts,
         "tokens": outcome.tokens,
     }
-    seconds = manifest.finish(stage.name, entry, time.monotonic() - started)
-    write_json(
-        context.folder(stage.name) / "done.json",
-        {"fingerprint": fingerprint, "stage": stage.name, "seconds": seconds, **entry},
-    )
+    folder = context.folder(stage.name)
+    seconds = manifest.seconds(stage.name, time.monotonic() - started)
+    done = {"fingerprint": fingerprint, "stage": stage.name, "seconds": seconds, **entry}
+    marker = json_text(done | {"files": artefacts(folder)})
+    manifest.finish(stage.name, entry, seconds, hashlib.sha256(marker.encode()).hexdigest())
+    write_atomic(folder / DONE, marker)
     progress.say(summary_line(stage.name, outcome, seconds))
 
 

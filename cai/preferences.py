@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from cai.config import RunConfig
 from cai.conversations import SIDES, Conversation, conversations, read_each
 from cai.errors import ConfigError
-from cai.records import Preference, Prompt, derive_seed, digest
-from cai.run import read_rows
+from cai.manifest import check_format
+from cai.records import Preference, Prompt, Response, Revision, derive_seed, digest
+from cai.run import read_json, read_records
 from cai.sections import DatasetSource, PreferenceSource
 from cai.sources import Row, SourceCount, first_human_turn, read_source
-from cai.view.transcripts import of_type, read_records, stage_folder
+from cai.view.transcripts import of_type, stage_folder
 
 
 class Pair(NamedTuple):
@@ -190,8 +191,11 @@ def number(value: Any, name: str, place: str) -> float:
 
 def find_run(name: str) -> Path | None:
     """The folder of a run, given as a path or by its name in `runs/`; none: it is no run."""
-    folders = (Path(name), Path("runs") / name)
-    return next((path for path in folders if (path / "manifest.json").is_file()), None)
+    for path in (Path(name), Path("runs") / name):
+        if (path / "manifest.json").is_file():
+            check_format(read_json(path / "manifest.json"), path)
+            return path
+    return None
 
 
 def run_pairs(run: Path, source: str) -> list[Pair]:
@@ -215,8 +219,9 @@ def run_texts(run: Path, ids: set[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for stage in ("sample", "revise"):
         if ids - texts.keys():
-            rows = read_rows(stage_folder(run, stage) / "records.jsonl")
-            texts |= {row["id"]: row["text"] for row in rows if row["id"] in ids}
+            for record in read_records(stage_folder(run, stage) / "records.jsonl"):
+                if isinstance(record, Response | Revision) and record.id in ids:
+                    texts[record.id] = record.text
     return texts
 
 

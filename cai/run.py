@@ -1,12 +1,13 @@
 """The run folder: record files, markers, the lock. Nothing here knows what a stage does.
 
-A record file is append-only JSON lines. A batch is one write and one fsync; a torn last line (the
-process died in the middle of a write) is moved to `*.torn` when the file is opened again. Small
-files are written whole: temporary file, fsync, rename, fsync of the folder.
+A record file is append-only sealed JSON lines (`cai.lines`). A batch is one write and one fsync; a
+torn last line (the process died in the middle of a write) is moved to `*.torn` when the file is
+opened again. Small files are written whole: temporary file, fsync, rename, fsync of the folder.
 """
 
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
@@ -14,16 +15,28 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
 import filelock
 import jsonlines
+from pydantic import ValidationError
 
-from cai.errors import ConfigError, DiskFull, RunConflict, RunLocked
-from cai.records import Critique, Label, Reasoning, Response, Revision, record_adapter
+from cai.errors import ConfigError, Damaged, DiskFull, RunConflict, RunLocked
+from cai.lines import json_line, sealed, unsealed
+from cai.records import (
+    AnyRecord,
+    Critique,
+    Label,
+    Reasoning,
+    Response,
+    Revision,
+    record_adapter,
+)
 
 StoredRecord = Response | Critique | Revision | Reasoning | Label
+TEMPORARY = ".cai-tmp"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,38 +69,63 @@ def new_folder(out: Path) -> Generator[Path]:
         with disk_errors(out):
             yield scratch
             scratch.chmod(0o755)
+            sync_tree(scratch)
             scratch.replace(out)
+            sync_folder(out.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder durable, before it gets its name."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir() or path.is_file():
+            sync(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
+def sweep(folder: Path) -> None:
+    """Remove temporary files of writers that were killed. For the process that holds the lock."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a small file whole: readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # a name of its own for each writer, made anew: what lies there already is never written to
+    temporary = path.with_name(f".{path.name}.{token_hex(8)}{TEMPORARY}")
     raw = data.encode() if isinstance(data, str) else data
     try:
-        with disk_errors(path), temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with disk_errors(path):
+            with temporary.open("xb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+
+
+def json_text(data: Any) -> str:
+    """JSON for people and programs."""
+    return json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON for people and programs."""
-    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n")
+    write_atomic(path, json_text(data))
 
 
 def read_json(path: Path) -> Any:
@@ -98,18 +136,16 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
 
 
-def json_line(row: Mapping[str, Any]) -> bytes:
-    """One line: ASCII, so that no text can break or hide a line."""
-    return (
-        json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-    )
-
-
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write a whole JSON-lines file at once; returns the number of rows."""
     lines = [json_line(row) for row in rows]
     write_atomic(path, b"".join(lines))
     return len(lines)
+
+
+def write_records(path: Path, records: Iterable[AnyRecord]) -> None:
+    """Write a whole file of records at once."""
+    write_atomic(path, b"".join(sealed(record.model_dump(mode="json")) for record in records))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -133,21 +169,22 @@ class RecordFile:
 
     def __init__(self, path: Path, earlier: Sequence[Path] = ()) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        repair(path)
-        self._offsets = index(path)
-        self._earlier = [(other, index(other)) for other in earlier if other.is_file()]
-        self._file: io.BufferedWriter = path.open("ab")
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            repair(path)
+            self._offsets = index(path)
+            self._earlier = [(other, index(other)) for other in earlier if other.is_file()]
+            self._file: io.BufferedWriter = path.open("ab")
         self.n_reused = 0
 
     def get(self, record_id: str) -> StoredRecord | None:
         """The record of that id, if it is on disk."""
         offset = self._offsets.get(record_id)
         if offset is not None:
-            return self._read(self.path, offset)
+            return read_at(self.path, offset)
         for path, offsets in self._earlier:
             if record_id in offsets:
-                record = self._read(path, offsets[record_id])
+                record = read_at(path, offsets[record_id])
                 if record.generation.finish == "error":
                     continue  # What failed there may succeed here.
                 self.append([record])
@@ -155,18 +192,11 @@ class RecordFile:
                 return record
         return None
 
-    def _read(self, path: Path, offset: int) -> StoredRecord:
-        with path.open("rb") as file:
-            file.seek(offset)
-            record = record_adapter.validate_json(file.readline())
-        assert isinstance(record, StoredRecord)
-        return record
-
     def append(self, records: Sequence[StoredRecord]) -> None:
         """Write a batch durably: one write, one fsync."""
         if not records:
             return
-        data = b"".join(json_line(record.model_dump(mode="json")) for record in records)
+        data = b"".join(sealed(record.model_dump(mode="json")) for record in records)
         with disk_errors(self.path):
             self._file.write(data)
             self._file.flush()
@@ -174,8 +204,7 @@ class RecordFile:
 
     def __iter__(self) -> Iterator[StoredRecord]:
         """All records, in the order in which they were written."""
-        for row in read_rows(self.path):
-            record = record_adapter.validate_python(row)
+        for record in read_records(self.path):
             assert isinstance(record, StoredRecord)
             yield record
 
@@ -204,25 +233,54 @@ def repair(path: Path) -> None:
             return
         with path.with_suffix(".torn").open("ab") as torn:
             torn.write(data[end:] + b"\n")
+            torn.flush()
+            os.fsync(torn.fileno())
         file.truncate(end)
         os.fsync(file.fileno())
 
 
-def index(path: Path) -> dict[str, int]:
-    """Where each record's line begins."""
-    offsets: dict[str, int] = {}
-    position = 0
+def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The number and the bytes of each line of a file that may be missing.
+
+    A last line without an end is left out: its writer died, or is still at it.
+    """
     if path.is_file():
+        # Bytes are split at "\n" only: text mode would also split at U+2028 and the like.
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break  # Torn: its writer died, or is still at it.
-                try:
-                    offsets[json.loads(line)["id"]] = position
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise ConfigError(f"{path}:{number}: broken record") from error
-                position += len(line)
+                if line.endswith(b"\n"):
+                    yield number, line
+
+
+def index(path: Path) -> dict[str, int]:
+    """Where each record's line begins. Raises Damaged naming the first line that is not whole."""
+    offsets: dict[str, int] = {}
+    position = 0
+    for number, line in whole_lines(path):
+        offsets[unsealed(line, f"{path}:{number}")["id"]] = position
+        position += len(line)
     return offsets
+
+
+def read_records(path: Path) -> Iterator[AnyRecord]:
+    """Every whole record of a file. Raises Damaged naming a line that is not as it was written."""
+    for number, line in whole_lines(path):
+        place = f"{path}:{number}"
+        try:
+            yield record_adapter.validate_python(unsealed(line, place))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Damaged(f"{place}: not a record: {where}: {first['msg']}") from error
+
+
+def read_at(path: Path, offset: int) -> StoredRecord:
+    """The record whose line begins there."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        record = record_adapter.validate_python(unsealed(file.readline(), f"{path}, byte {offset}"))
+    assert isinstance(record, StoredRecord)
+    return record
 
 
 class RunLock:
@@ -236,12 +294,31 @@ class RunLock:
 
     def __enter__(self) -> "RunLock":
         try:
-            self._lock.acquire(timeout=0)
+            with disk_errors(self._path):
+                # not 0: somebody who asks `is_locked` holds it for an instant
+                self._lock.acquire(timeout=0.5, poll_interval=0.05)
         except filelock.Timeout as error:
             raise RunLocked(
                 f"{self._path.parent}: another process works on this run; wait for it or end it"
             ) from error
+        except OSError as error:
+            raise RunConflict(f"{self._path}: cannot be locked: {error.strerror}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on the run; makes and changes nothing."""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cai.lines import json_line, sealed
 from cai.manifest import FORMAT
 from cai.metrics import Score, evaluation_summary
 from cai.records import (
@@ -200,9 +201,15 @@ def prefer(
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Records are sealed, also those that were read with their seal; other rows are not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = [row if isinstance(row, dict) else row.model_dump(mode="json") for row in rows]
-    path.write_text("".join(json.dumps(row) + "\n" for row in plain))
+    path.write_bytes(b"".join(map(line_of, plain)))
+
+
+def line_of(row: Mapping[str, Any]) -> bytes:
+    row = {name: value for name, value in row.items() if name != "sum"}
+    return sealed(row) if "type" in row else json_line(row)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

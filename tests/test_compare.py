@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from fake_run import start
+from run_folder import write_lines
 
 from cai.compare import Comparison, PartSummary, compare, compare_runs, find_prompt
 from cai.compare_causes import make_pair
@@ -18,7 +19,7 @@ from cai.compare_inputs import Run, load_run
 from cai.constitution import draw, find_constitution, load_constitution
 from cai.errors import ConfigError
 from cai.metrics import Estimate, mean, proportion
-from cai.run import read_json
+from cai.run import read_json, read_rows
 
 SHIPPED = yaml.safe_load(find_constitution("harmless.yaml").read_text())
 EDITED = "overall-harm"
@@ -91,9 +92,9 @@ def first(chain: Thread) -> str | None:
 def edited_copy(run: Path, copy: Path, file: str, change: Callable[[list[Any]], object]) -> Path:
     """A copy of a run with other rows in one of its record files."""
     shutil.copytree(run, copy)
-    rows = [json.loads(line) for line in (copy / file).read_text().splitlines()]
+    rows = list(read_rows(copy / file))
     change(rows)
-    (copy / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(copy / file, rows)
     return copy
 
 

@@ -13,10 +13,11 @@ from click.testing import CliRunner, Result
 from page_runs import hostile_run
 from payloads import PAYLOADS
 from rich.console import Console
-from run_folder import build_run, read_json, write_json
+from run_folder import build_run, read_json, write_json, write_lines
 
 from cai.cli_compare import compare as command
 from cai.compare import Comparison, compare
+from cai.run import read_rows
 from cai.view.compared import show_comparison
 from cai.view.compared_page import write_page
 from cai.view.compared_prompt import show_prompt
@@ -47,13 +48,13 @@ def rewritten(run: Path, copy: Path) -> Path:
     edited["critique"] += " Briefly."
     write_json(copy / "inputs" / "constitution.json", constitution)
     path = copy / "01-revise" / "records.jsonl"
-    rows, ids = [json.loads(line) for line in path.read_text().splitlines()], dict[str, str]()
+    rows, ids = list(read_rows(path)), dict[str, str]()
     for row in rows:
         if row.get("principle_id") == edited["id"] or row.get("parent_id") in ids:
             ids[row["id"]] = row["id"][::-1]
             row |= {"id": row["id"][::-1], "text": f"{row['text']} Otherwise."}
             row["parent_id"] = ids.get(row["parent_id"], row["parent_id"])
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     return copy
 
 

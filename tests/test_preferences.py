@@ -26,12 +26,13 @@ from cai.preferences import (
 )
 from cai.prompts import Templates
 from cai.records import Message, Prompt
-from cai.run import read_rows
+from cai.run import read_records, read_rows
 from cai.sections import DatasetSource, PreferenceSource
 from cai.sources import load_prompts
 from cai.stages import reward
 from cai.stages.context import Outcome, RunContext
 from cai.view.progress import StageProgress
+from cai.view.transcripts import of_type
 
 FOLDERS = {"revise": "01-revise", "sample": "03-sample", "label": "04-label", "reward": "05-reward"}
 
@@ -350,7 +351,7 @@ def context_of(run: Path, **config: Any) -> RunContext:
         constitution=load_constitution(find_constitution("harmless")),
         templates=Templates(),
         models={"base": model},
-        prompts=[Prompt.model_validate(r) for r in read_rows(run / "inputs" / "prompts.jsonl")],
+        prompts=of_type(read_records(run / "inputs" / "prompts.jsonl"), Prompt),
         folders=FOLDERS,
     )
 

@@ -1,17 +1,33 @@
 """The run folder: what is written is whole or not there, and no process hurts another's run."""
 
 import errno
+import json
+import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cai import run
-from cai.errors import ConfigError, DiskFull, RunConflict, RunLocked
+from cai.errors import ConfigError, Damaged, DiskFull, RunConflict, RunLocked
+from cai.lines import sealed, unsealed
 from cai.records import Generation, Response, Sampling
-from cai.run import RecordFile, RunLock, read_rows, repair, write_atomic, write_json, write_rows
+from cai.run import (
+    RecordFile,
+    RunLock,
+    is_locked,
+    new_folder,
+    read_records,
+    read_rows,
+    repair,
+    sweep,
+    write_atomic,
+    write_json,
+    write_rows,
+)
 
 
 def response(name: str, text: str = "text") -> Response:
@@ -56,11 +72,47 @@ def test_a_file_cut_at_any_byte_keeps_every_whole_record(tmp_path: Path) -> None
 
 def test_a_broken_record_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    path.write_bytes(b'{"id": "a"}\n{broken\n{"id": "b"}\n')
-    with pytest.raises(ConfigError, match=r"r\.jsonl:2"):
+    a, b = (sealed(response(name).model_dump(mode="json")) for name in "ab")
+    path.write_bytes(a + b"{broken\n" + b)
+    with pytest.raises(Damaged, match=r"r\.jsonl:2: broken record"):
         RecordFile(path)
+    with pytest.raises(Damaged, match=r"r\.jsonl:2: broken record"):
+        list(read_records(path))
+    path.write_bytes(b'{"id": "a"}\n{broken\n')
     with pytest.raises(ConfigError, match=r"r\.jsonl:2"):
         list(read_rows(path))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_flipped_bit_passes_for_a_record(tmp_path: Path, seed: int) -> None:
+    """100 flips of one to four bits each; all 1,000 are in tests/torture."""
+    path, chance = tmp_path / "r.jsonl", random.Random(seed)
+    with RecordFile(path) as file:
+        file.append([response(f"id{i}", chance.choice(HOSTILE) * i) for i in range(20)])
+    whole = path.read_bytes()
+    records = list(read_records(path))
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        if bytes(data) == whole:
+            continue
+        try:
+            found = list(read_records(path))
+        except Damaged:
+            continue
+        # the end of the last line is gone: a record that was never finished
+        assert found == records[:-1]
+        assert not data.endswith(b"\n")
+
+
+def test_a_seal_is_the_last_member_of_a_plain_json_object() -> None:
+    line = sealed({"id": "a", "text": "é"})
+    assert list(json.loads(line)) == ["id", "text", "sum"]
+    assert unsealed(line, "r.jsonl:1") == {"id": "a", "text": "é"}
+    with pytest.raises(Damaged, match=r"r\.jsonl:1: broken record.*cai verify"):
+        unsealed(line.replace(b'"a"', b'"b"'), "r.jsonl:1")
 
 
 def test_an_earlier_runs_record_is_copied(tmp_path: Path) -> None:
@@ -103,6 +155,63 @@ def test_small_files_are_replaced_whole(tmp_path: Path) -> None:
         write_json(path, float("nan"))
 
 
+def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".a.json.tmp", "a.json"):
+        (folder / name).symlink_to(outside)
+    write_json(folder / "a.json", {"new": 1})
+    assert outside.read_text() == "mine"
+    assert not (folder / "a.json").is_symlink()
+
+
+def test_what_a_killed_writer_left_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        patch.setattr(Path, "replace", lambda *_: None)
+        write_json(tmp_path / "a.json", 1)
+    (tmp_path / ".b.tmp").write_text("somebody else's")
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".b.tmp"]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Each publishes a whole file, and none takes another's temporary one."""
+    path, failures = tmp_path / "page.html", list[BaseException]()
+
+    def write(letter: str) -> None:
+        try:
+            for _ in range(20):
+                write_atomic(path, letter * 100_000)
+        except OSError as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not failures
+    assert len(set(path.read_text())) == 1
+    assert [child.name for child in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as scratch:
+        (scratch / "inputs").mkdir()
+        (scratch / "inputs" / "a.txt").write_text("a")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "inputs" / "a.txt").read_text() == "a"
+    with pytest.raises(KeyError), new_folder(tmp_path / "other") as scratch:
+        raise KeyError("stop")
+    assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
 def test_repair_leaves_a_whole_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"id": "a"}\n')
@@ -127,7 +236,10 @@ def test_one_process_holds_a_run(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(RunLocked, match="another process"), RunLock(tmp_path):
             pass
+        assert is_locked(tmp_path)
         holder.kill()
+    assert not is_locked(tmp_path)
+    assert not is_locked(tmp_path / "none")
     with RunLock(tmp_path):
         pass
 

@@ -13,7 +13,7 @@ from cai.metrics import is_refusal
 from cai.models import Model
 from cai.prompts import Templates
 from cai.records import Label, Preference, Reasoning, Response, Revision
-from cai.run import write_rows
+from cai.run import write_records
 from cai.stages.context import Generation, Outcome, RunContext, exemplars_on
 from cai.view.progress import StageProgress
 
@@ -34,10 +34,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     wanted = {frozenset((pair.one.id, pair.two.id)) for pair in kept}
     preferences = [p for p in scored if frozenset((p.chosen_id, p.rejected_id)) in wanted]
     taken = [assumed(pair) for pair in unasked]
-    write_rows(
-        context.folder("label") / "preferences.jsonl",
-        [preference.model_dump(mode="json") for preference in (*preferences, *taken)],
-    )
+    write_records(context.folder("label") / "preferences.jsonl", [*preferences, *taken])
     counts = {
         "pairs": len(asked),
         "pairs_of": dict(Counter(pair.origin for pair in asked)),

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cai.errors import ConfigError, RunLocked
-from cai.manifest import is_manifest
-from cai.run import RunLock, read_json
+from cai.errors import ConfigError
+from cai.manifest import check_format, is_manifest
+from cai.run import is_locked, read_json
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -22,7 +22,8 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
             "seconds": round(sum(s["seconds"] for s in manifest["stages"]), 1),
         }
         for path, manifest in found
-        if is_manifest(manifest)
+        # a folder that begins with a dot is one that is being made
+        if is_manifest(manifest) and not path.parent.name.startswith(".")
     ]
     return sorted(rows, key=lambda row: row["created"], reverse=True)
 
@@ -31,17 +32,14 @@ def status(run: Path, manifest: dict[str, Any]) -> str:
     """A run that says it is running and that no process holds was killed."""
     if manifest["status"] != "running":
         return manifest["status"]
-    try:
-        with RunLock(run):
-            return "stopped"
-    except RunLocked:
-        return "running"
+    return "running" if is_locked(run) else "stopped"
 
 
 def find_run(name: str) -> Path:
     """The folder of a run: a path, or the name of one in ./runs."""
     for path in (Path(name), Path("runs") / name):
         if (path / "manifest.json").is_file():
+            check_format(read_json(path / "manifest.json"), path)
             return path
     known = ", ".join(row["name"] for row in list_runs(Path("runs"))[:5]) or "none"
     raise ConfigError(f"{name}: no run there (no manifest.json); the runs in ./runs are: {known}")

@@ -27,9 +27,8 @@ from cai.records import (
     Reasoning,
     Response,
     Revision,
-    record_adapter,
 )
-from cai.run import read_json
+from cai.run import read_json, read_records
 
 POLICIES = ("base", "sft", "rl")
 Kept = TypeVar("Kept", Prompt, Response, Reasoning, Label, Preference)
@@ -112,17 +111,6 @@ def read_whole_rows(path: Path) -> list[dict[str, Any]]:
             raise ConfigError(f"{path}:{error.lineno}: broken record: {error}") from error
 
 
-def read_records(path: Path) -> Iterator[AnyRecord]:
-    """The records of a file. Raises ConfigError for a line that is none."""
-    for number, row in enumerate(read_whole_rows(path), 1):
-        try:
-            yield record_adapter.validate_python(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{path}:{number}: not a record: {where}: {first['msg']}") from error
-
-
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object of the run, empty if the file is not there (yet)."""
     content: dict[str, Any] = read_json(path) if path.is_file() else {}
@@ -164,7 +152,8 @@ def record_files(run: Path) -> dict[str, Path]:
 def load_transcripts(run: Path) -> list[Transcript]:
     """One transcript per prompt of the run, in the order of the prompts.
 
-    Raises ConfigError if `run` is no run folder, and for a broken or an orphaned record."""
+    Raises ConfigError if `run` is no run folder, and for an orphaned record; Damaged for a broken
+    one."""
     if not run.is_dir():
         raise ConfigError(f"{run}: no such run folder; `cai runs` lists those there are")
     prompts = of_type(read_records(run / "inputs" / "prompts.jsonl"), Prompt)

@@ -1,0 +1,145 @@
+"""`cai verify`: every changed file of a run is found, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from fake_run import start
+
+from cai.artefacts import is_left_out
+from cai.cli import main
+from cai.errors import Damaged, RunLocked
+from cai.manifest import Manifest
+from cai.run import RunLock, read_json, read_records, write_json
+from cai.verify import verify
+
+NOT_VERIFIED = {"report.md", "report.html", "manifest.json", ".lock"}
+"""Made from the rest, or, as the manifest, sealed by its content."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start(tmp_path_factory.mktemp("verify") / "run")
+
+
+def artefact_files(run: Path) -> list[Path]:
+    """Every file that a run must be able to vouch for."""
+    files = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file())
+    return [
+        path
+        for path in files
+        if path.name not in NOT_VERIFIED
+        and path.parts[0] != "plots"
+        and (path.name == "done.json" or path.parts[0] == "inputs" or not is_left_out(path))
+    ]
+
+
+def test_a_run_is_as_it_was_written(whole: Path) -> None:
+    assert verify(whole) == []
+    names = {path.name for path in artefact_files(whole)}
+    assert {"constitution.yaml", "records.jsonl", "done.json", "config.json"} <= names
+
+
+def test_every_changed_or_missing_file_is_found(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    for name in artefact_files(run):
+        path = run / name
+        before = path.read_bytes()
+        flipped = bytes([before[0] ^ 1]) + before[1:] if before else b"x"
+        for data in (flipped, before + b"\n", before[: len(before) // 2] or b"x"):
+            path.write_bytes(data)
+            assert str(name) in {finding.path for finding in verify(run)}, name
+        path.unlink()
+        assert (str(name), "missing") in {finding[:2] for finding in verify(run)}, name
+        path.write_bytes(before)
+    assert verify(run) == []
+
+
+@pytest.mark.parametrize("change", [("0.1.0", "0.1.1"), ("{", "[")])
+def test_a_changed_manifest_is_found(whole: Path, tmp_path: Path, change: tuple[str, str]) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    text = (run / "manifest.json").read_text()
+    assert change[0] in text
+    (run / "manifest.json").write_text(text.replace(*change, 1))
+    assert [finding[:2] for finding in verify(run)] == [("manifest.json", "changed")]
+
+
+def damage(path: Path, index: int) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[index] = lines[index].replace(b'"text":"', b'"text":"!', 1)
+    path.write_bytes(b"".join(lines))
+
+
+def test_damaged_lines_of_an_unfinished_stage_are_asked_again(whole: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", until="revise")
+    path = run / "01-revise" / "records.jsonl"
+    before = sorted(record.id for record in read_records(path))
+    (run / "01-revise" / "done.json").unlink()
+    damage(path, 3)
+    with pytest.raises(Damaged, match=r"records\.jsonl:4: broken record.*cai verify"):
+        start(run, until="revise")
+    path.write_bytes(path.read_bytes()[:-7])
+    manifest = Manifest.load(run)
+    manifest.stop("revise", "killed", 0.0)
+    name = "01-revise/records.jsonl"
+    assert [finding[:2] for finding in verify(run)] == [(name, "torn"), (name, "damaged")]
+    assert len(verify(run, repairs=True)) == 2
+    assert verify(run) == []
+    start(run, until="revise")
+    assert sorted(record.id for record in read_records(path)) == before
+    assert len(path.with_suffix(".torn").read_bytes().splitlines()) == 2
+    assert verify(run) == []
+
+
+def test_a_finished_stage_is_not_repaired(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    path = run / "01-revise" / "records.jsonl"
+    damage(path, 0)
+    damaged = path.read_bytes()
+    assert {finding.what for finding in verify(run, repairs=True)} == {"changed", "damaged"}
+    assert path.read_bytes() == damaged
+
+
+def test_a_run_at_work_is_not_repaired(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    with RunLock(run):
+        assert verify(run) == []
+        with pytest.raises(RunLocked):
+            verify(run, repairs=True)
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["verify", *map(str, arguments)])
+
+
+def test_the_command_says_what_is_wrong(whole: Path, tmp_path: Path) -> None:
+    result = command(whole)
+    assert (result.exit_code, result.output) == (0, f"{whole}: as it was written\n")
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "inputs" / "constitution.yaml").write_text("x")
+    (run / "config.json").unlink()
+    result = command(run)
+    assert result.exit_code == 5
+    assert "inputs/constitution.yaml: changed" in result.output
+    assert "config.json: missing" in result.output
+    result = command(run, "--json")
+    assert result.exit_code == 5
+    assert {row["what"] for row in json.loads(result.output)} == {"changed", "missing"}
+    assert command(tmp_path / "none").exit_code == 2
+
+
+def test_another_format_is_refused_by_whoever_reads(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    manifest = read_json(run / "manifest.json")
+    for number, way in ((99, "pip install -U cai-toolkit"), (1, "run it again")):
+        write_json(run / "manifest.json", manifest | {"format": number})
+        for reading in (
+            ["verify", run], ["show", run], ["export", run, "--format", "trl", "--out", tmp_path / "out"],
+            ["compare", run, run], ["score", run, "--data", "x"], ["judge-test", run, "--data", "x"],
+        ):  # fmt: skip
+            result = CliRunner().invoke(main, [str(part) for part in reading])
+            assert result.exit_code == 2, reading
+            assert f"was written in format {number}" in result.output, reading
+            assert way in result.output, reading
