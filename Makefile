@@ -16,7 +16,7 @@ endif
 # The quickstart's few rows fill one device.
 quickstart: export CAI_NUM_PROCESSES ?= 1
 
-.PHONY: quickstart test check install bench clean
+.PHONY: quickstart test check install bench torture clean
 
 quickstart: install
 	$(BIN)/cai model pull
@@ -36,6 +36,11 @@ bench: install
 	$(BIN)/python bench/chains.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/driver.py
+
+# The promises of docs/reliability.md, at full length.
+torture: install
+	PYTHONPATH=tests $(BIN)/python tests/torture/kill.py --n 200
+	PYTHONPATH=tests $(BIN)/python tests/torture/files.py --flips 1000
 
 install: $(STAMP)
 

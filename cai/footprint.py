@@ -11,8 +11,8 @@ from cai.engines.process import context_limit, vllm_environment
 from cai.environment import n_gpus
 from cai.forecast import Forecast
 from cai.models import weight_bytes
-from cai.opening import CHECKPOINTS
 from cai.sections import Lora, Reward, Rl, Sft
+from cai.space import CHECKPOINTS
 from cai.stages.context import RunContext
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import RunConfig
-from cai.errors import DiskFull, RunConflict
+from cai.errors import RunConflict
 from cai.manifest import Manifest, check_format, sha256
-from cai.models import Model, weight_bytes
+from cai.models import Model
 from cai.pipeline import FOLDERS
 from cai.prepare import Prepared
 from cai.records import digest
 from cai.run import new_folder, read_json, sweep, write_json, write_records
+from cai.space import check_run
 from cai.stages.context import RunContext
-
-CHECKPOINTS = 3
-"""Model-sized folders that a whole run leaves beside RL's: sft, reward, and one being trained."""
 
 
 def run_folder(prepared: Prepared, out: str | None) -> Path:
@@ -38,7 +36,7 @@ def run_folder(prepared: Prepared, out: str | None) -> Path:
 def make_run(prepared: Prepared, folder: Path, models: dict[str, Model]) -> None:
     """Make the run folder if it is not there. Raises RunConflict if it holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        check_space(folder, models, prepared.config)
+        check_run(folder, models, prepared.config)
         create_folder(prepared, folder, models)
     load_manifest(folder)
 
@@ -79,18 +77,6 @@ def load_manifest(folder: Path) -> Manifest:
     manifest = Manifest.load(folder)
     check_format(manifest.data, folder)
     return manifest
-
-
-def check_space(folder: Path, models: Mapping[str, Model], config: RunConfig) -> None:
-    """Refuse to start a run that cannot fit."""
-    parent = next(path for path in folder.absolute().parents if path.is_dir())
-    need = (CHECKPOINTS + config.rl.n_checkpoints) * weight_bytes(models["base"].path)
-    free = shutil.disk_usage(parent).free
-    if free < need:
-        raise DiskFull(
-            f"{folder}: {free / 2**30:.1f} GiB free, a run with {models['base'].name} takes up to "
-            f"{need / 2**30:.1f} GiB; free some, or give a folder on another disk with --out"
-        )
 
 
 def create_folder(prepared: Prepared, folder: Path, models: dict[str, Model]) -> None:

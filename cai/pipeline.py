@@ -11,6 +11,7 @@ from cai.errors import CaiError, ConfigError
 from cai.manifest import Manifest
 from cai.records import digest
 from cai.run import disk_errors, json_text, read_json, write_atomic
+from cai.space import check_stage
 from cai.stages import evaluate, label, revise, reward, rl, sample, sft
 from cai.stages.context import Outcome, RunContext
 from cai.view.progress import RunProgress, StageProgress
@@ -110,6 +111,7 @@ def run_stage(
     fingerprint: str,
 ) -> None:
     """Do one stage and mark it done, last of all."""
+    check_stage(context.run, stage.name, context.models, context.config)
     manifest.begin(stage.name, stage.folder)
     started = time.monotonic()
     try:

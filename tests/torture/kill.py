@@ -1,6 +1,6 @@
 """Kill a run at seeded random moments, go on until it is done, and compare it with an unbroken one.
 
-    python tests/torture/kill.py --n 200 --seed 0
+    PYTHONPATH=tests python tests/torture/kill.py --n 200 --seed 0
 
 A killed process is a real one, ended by SIGKILL. Going on is killed too, one time in five.
 """
@@ -12,14 +12,11 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from fake_run import start
 from points import Points
