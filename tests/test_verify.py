@@ -132,12 +132,13 @@ def test_the_command_says_what_is_wrong(whole: Path, tmp_path: Path) -> None:
 
 def test_another_format_is_refused_by_whoever_reads(whole: Path, tmp_path: Path) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
-    manifest = read_json(run / "manifest.json")
+    manifest, data = read_json(run / "manifest.json"), tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     for number, way in ((99, "pip install -U cai-toolkit"), (1, "run it again")):
         write_json(run / "manifest.json", manifest | {"format": number})
         for reading in (
             ["verify", run], ["show", run], ["export", run, "--format", "trl", "--out", tmp_path / "out"],
-            ["compare", run, run], ["score", run, "--data", "x"], ["judge-test", run, "--data", "x"],
+            ["compare", run, run], ["score", run, "--data", data], ["judge-test", run, "--data", data],
         ):  # fmt: skip
             result = CliRunner().invoke(main, [str(part) for part in reading])
             assert result.exit_code == 2, reading
