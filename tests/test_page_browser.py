@@ -1,13 +1,11 @@
 """The transcript page in a real browser: Chromium, driven by Playwright, from file://."""
 
 import json
-import os
-import time
-from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Watched, in_both_themes, prints_light, until
 from page_runs import hostile_run, rename, rich_run
 from payloads import PAYLOADS
 from run_folder import STAGES, build_run, make_prompts
@@ -15,104 +13,6 @@ from run_folder import STAGES, build_run, make_prompts
 from cai.annotations import import_annotations, read_annotations
 from cai.view.diff import word_diff
 from cai.view.page import write_page
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}")
-
-# What may be in the document at most: nothing that loads, and one script that runs.
-FORBIDDEN = """() => ({
-  elements: document.querySelectorAll("img, iframe, object, embed, link, base, video, audio, source, " +
-    "template, form:not(dialog > form), style ~ style, meta[http-equiv=refresh], applet, frame, use").length,
-  scripts: [...document.scripts].filter((s) => !s.type).length,
-  polluted: ({}).polluted ?? null,
-  violations: window.violations,
-})"""
-WATCH = """
-  window.violations = [];
-  addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
-"""
-CONTRAST = """() => {
-  const parse = (text) => {
-    const canvas = parse.canvas ??= new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = text;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = parse(getComputedStyle(node).backgroundColor);
-      if (colour[3] === 255) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const node of document.querySelectorAll("body *")) {
-    const text = [...node.childNodes].filter((c) => c.nodeType === 3).map((c) => c.data).join("").trim();
-    if (!text || !node.checkVisibility() || node.closest(":disabled, script, option")) continue;
-    const style = getComputedStyle(node), svg = node.namespaceURI.endsWith("svg");
-    const pair = [light(parse(svg ? style.fill : style.color)), light(behind(node))].sort();
-    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 600);
-    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
-    if (ratio < (large ? 3 : 4.5)) found.push([text.slice(0, 40), node.className?.baseVal ?? node.className, ratio]);
-  }
-  return found;
-}"""
-
-
-class Watched:
-    """A page, and what it did that it must not do."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.dialogs: list[str] = []
-        self.requests: list[str] = []
-        page.set_default_timeout(300_000)  # What is slow on a busy machine is no failure.
-        page.add_init_script(WATCH)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("dialog", self.dismiss)
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def dismiss(self, dialog: Any) -> None:
-        self.dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    def open(self, path: Path, hash: str = "") -> Any:
-        self.page.goto("about:blank")
-        self.requests.clear()
-        self.page.goto(f"{path.as_uri()}{hash}")
-        self.page.wait_for_selector("html[data-ready=all]")
-        return self.page
-
-    def check(self) -> None:
-        """Nothing failed, nothing was asked for or loaded, no foreign script or element is there."""
-        assert self.errors == []
-        assert self.dialogs == []
-        asked = {url.partition("#")[0] for url in self.requests if not url.startswith("blob:")}
-        assert asked == {self.requests[0].partition("#")[0]}
-        assert self.page.evaluate(FORBIDDEN) == {
-            "elements": 0,
-            "scripts": 1,
-            "polluted": None,
-            "violations": [],
-        }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +23,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(run: Path) -> Path:
     return write_page(run)
-
-
-@pytest.fixture
-def watched(browser: Any) -> Generator[Watched]:
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    found = Watched(context.new_page())
-    yield found
-    found.check()
-    context.close()
 
 
 def ids() -> list[str]:
@@ -146,16 +37,6 @@ def shown(page: Any) -> str | None:
 def rows(page: Any) -> list[str]:
     """The prompts of the rows in the list, by id."""
     return page.evaluate("list.order.map((place) => chains.id[place])")
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition. (Playwright's own way is refused by the page's policy: it is an eval.)"""
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError(f"never true: {condition}")
 
 
 def search(page: Any, text: str) -> None:
@@ -184,7 +65,8 @@ def test_a_chain_in_reading_order(watched: Watched, report: Path) -> None:
     asides = page.locator("#reader .round aside")
     assert asides.locator("h4").all_inner_texts() == ["illegal-acts", "overall-harm"]
     assert "Look for anything that could hurt someone" in asides.first.inner_text()
-    assert "all 4 chains with it" in asides.first.inner_text()
+    assert "drawn in 4 chains" in asides.first.inner_text()
+    assert "judged" not in asides.first.inner_text()
     assert "from Ada" in page.locator(".imported").inner_text()
     assert page.locator(".path a").count() == 3
 
@@ -373,7 +255,7 @@ def test_a_principle_and_its_chains(watched: Watched, report: Path) -> None:
     page.wait_for_selector("body[data-view=principle]")
     assert page.locator(".numbers b").first.inner_text() == "4"
     assert "It changed most" in page.locator("#reader").inner_text()
-    page.locator("button", has_text="Read all its chains").click()
+    page.locator("button", has_text="Read the chains that drew it").click()
     page.wait_for_selector("body[data-view=chain]")
     assert rows(page) == [ids()[i] for i in (0, 1, 12, 13)]
     assert shown(page) == ids()[0]
@@ -459,12 +341,7 @@ def test_contrast_in_both_themes(watched: Watched, report: Path, hash: str) -> N
     hash = {"chain": f"#prompt={ids()[0]}", "judged": f"#prompt={ids()[4]}"}.get(hash, hash)
     page = watched.open(report, hash)
     page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-    paper = {}
-    for theme in ("light", "dark"):
-        page.evaluate(f"setting('theme', '{theme}')")
-        assert page.evaluate(CONTRAST) == []
-        paper[theme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper["light"] != paper["dark"]
+    in_both_themes(page)
 
 
 def test_theme_follows_the_system(watched: Watched, report: Path) -> None:

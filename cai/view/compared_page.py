@@ -19,7 +19,15 @@ from cai.view.page_index import HEAD, shorten
 from cai.view.terminal import measure
 
 STYLES = ("base.css", "page.css", "chain.css", "overview.css", "compare.css")
-SCRIPTS = ("base.js", "text.js", "diff.js", "compare_list.js", "compare_chain.js", "compare.js")
+SCRIPTS = (
+    "base.js",
+    "settings.js",
+    "text.js",
+    "diff.js",
+    "compare_list.js",
+    "compare_chain.js",
+    "compare.js",
+)
 Row = dict[str, Any]
 
 
@@ -35,7 +43,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
     }
     packed = {f"chunk-{n}": pack(f"[{','.join(rows)}]") for n, rows in enumerate(groups)}
     title = f"{comparison.a.folder} and {comparison.b.folder}"
-    body = asset("compare.html")
+    body = asset("compare.html", "settings.html")
     page = assemble(title, asset(*STYLES), asset(*SCRIPTS), {"comparison": data, **packed}, body)
     write_atomic(path, page.encode(errors="replace"))
 

@@ -26,6 +26,7 @@ ASSETS = Path(__file__).parent / "assets"
 STYLES = ("base.css", "page.css", "chain.css", "overview.css")
 SCRIPTS = (
     "base.js",
+    "settings.js",
     "text.js",
     "diff.js",
     "library.js",
@@ -131,7 +132,11 @@ def write_page(run: Path, out: Path | None = None) -> Path:
     packed = {f"chunk-{n}": pack(f"[{','.join(rows)}]") for n, rows in enumerate(groups)}
     title = f"{data['overview']['name']} · transcripts"
     page = assemble(
-        title, asset(*STYLES), asset(*SCRIPTS), {"run": data, **packed}, asset("page.html")
+        title,
+        asset(*STYLES),
+        asset(*SCRIPTS),
+        {"run": data, **packed},
+        asset("page.html", "settings.html"),
     )
     out = out or run / "report.html"
     # Only the title can hold what has no UTF-8: data is ASCII.

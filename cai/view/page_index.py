@@ -34,7 +34,7 @@ class Line(NamedTuple):
     judged: list[int]
     """The principles that its pairs were judged under."""
     change: float | None
-    """Share of words that differ between the response and the last revision."""
+    """Share of words that differ between the response and the last revision that did not fail."""
     reward: float | None
     """Of the last text, as is `length`, in tokens."""
     length: int | None
@@ -50,9 +50,8 @@ class Index:
 
     def add(self, transcript: Transcript, rounds: Sequence[Drawn], annotations: int) -> None:
         """The next chain; `rounds` are its `drawn`."""
-        prompt, last, versions = transcript.prompt, last_text(transcript), transcript.versions()
+        prompt, last = transcript.prompt, last_text(transcript)
         labels = (*transcript.labels, *transcript.comparisons)
-        change = word_change(versions[0].text, versions[-1].text) if rounds and versions else None
         self._lines.append(
             Line(
                 id=prompt.id,
@@ -65,9 +64,9 @@ class Index:
                 drawn=[self._place(one.principle_id) for one in rounds],
                 changes=[shorten(one.change) for one in rounds],
                 judged=sorted({self._place(label.principle_id) for label in labels}),
-                change=shorten(change),
+                change=shorten(whole_change(transcript)),
                 reward=shorten(transcript.rewards.get(last.id)) if last else None,
-                length=last.generation.n_tokens if last else None,
+                length=last.generation.n_tokens if last and not failed(last) else None,
                 annotations=annotations,
             )
         )
@@ -96,6 +95,18 @@ def last_text(transcript: Transcript) -> Response | Revision | None:
     answers = [answer.response for answer in transcript.answers]
     texts = [*transcript.versions(), *transcript.samples[:1], *answers]
     return texts[-1] if texts else None
+
+
+def whole_change(transcript: Transcript) -> float | None:
+    """None where no revision came of it: the empty text of a failed one is no change."""
+    versions = [text for text in transcript.versions() if not failed(text)]
+    if transcript.response not in versions or len(versions) == 1:
+        return None
+    return word_change(versions[0].text, versions[-1].text)
+
+
+def failed(text: Response | Revision) -> bool:
+    return text.generation.finish == "error"
 
 
 def shorten(value: float | None) -> float | None:
