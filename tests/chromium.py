@@ -108,7 +108,7 @@ class Watched:
         self.errors: list[str] = []
         self.dialogs: list[str] = []
         self.requests: list[str] = []
-        page.set_default_timeout(300_000)  # What is slow on a busy machine is no failure.
+        page.set_default_timeout(20_000)  # What is slow on a busy machine is no failure.
         page.add_init_script(WATCH)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
@@ -173,7 +173,9 @@ def prints_light(page: Any) -> None:
     # All of it, over as many sheets as it takes: nothing is cut off at the height of a screen.
     height = page.evaluate("document.getElementById('reader').scrollHeight")
     assert page.evaluate("document.documentElement.scrollHeight") >= height > 900
-    assert page.evaluate("getComputedStyle(document.getElementById('reader')).overflowY") == "visible"
+    assert (
+        page.evaluate("getComputedStyle(document.getElementById('reader')).overflowY") == "visible"
+    )
     page.emulate_media(media="screen")
     sheets = page.pdf(format="A4").count(b"/Type /Page\n")
     assert height / 1400 < sheets < height / 500

@@ -27,10 +27,13 @@ function wordDiff(one, other) {
   return runs(tidied(steps(a, b)));
 }
 
+function bare(word) {
+  return word.replace(SPACES_BEHIND, "");
+}
+
 /** The longest common subsequence, bit-parallel, as steps [kind, word]: a text that repeats itself
     costs no more than any other. */
 function steps(a, b) {
-  const bare = (word) => word.replace(SPACES_BEHIND, "");
   const rows = commonRows(a.map(bare), b.map(bare)),
     found = [];
   let i = a.length,
