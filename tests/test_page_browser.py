@@ -116,26 +116,27 @@ def badges_of(page: Any, id: str) -> list[str]:
     return page.evaluate("(id) => chains.badges[chains.id.indexOf(id)].map((b) => BADGES[b])", id)
 
 
-@pytest.mark.parametrize(
-    ("menu", "value", "places"),
-    [
-        ("split", "preference", [4, 5, 6, 16, 17, 18]),
-        ("split", "sft", [0, 1, 2, 12, 13, 14]),
-        ("kind", "look_alike", [3, 7, 11, 15, 19, 23]),
-        ("area", "cooking", [2, 6, 10, 14, 18, 22]),
-        ("rounds", "2", [0, 1, 12, 13]),
-        ("judged_under", "illegal-acts", []),
-        ("principle", "illegal-acts", [0, 1, 12, 13]),
-    ],
-)
-def test_menus(watched: Watched, report: Path, menu: str, value: str, places: list[int]) -> None:
+MENUS = [
+    ("split", "preference", [4, 5, 6, 16, 17, 18]),
+    ("split", "sft", [0, 1, 2, 12, 13, 14]),
+    ("kind", "look_alike", [3, 7, 11, 15, 19, 23]),
+    ("area", "cooking", [2, 6, 10, 14, 18, 22]),
+    ("rounds", "2", [0, 1, 12, 13]),
+    ("judged_under", "illegal-acts", []),
+    ("principle", "illegal-acts", [0, 1, 12, 13]),
+]
+
+
+def test_menus(watched: Watched, report: Path) -> None:
     page = watched.open(report)
     page.locator("#filters > summary").click()
-    page.locator(f"#menu-{menu}").select_option(value)
-    assert rows(page) == [ids()[i] for i in places]
-    said = page.locator(f"#menu-{menu} option:checked").inner_text()
-    assert said == f"{value.replace('_', ' ')} ({len(places)})"
-    assert page.locator("#count").inner_text() == f"{len(places)} of 24 chains"
+    for menu, value, places in MENUS:
+        page.locator(f"#menu-{menu}").select_option(value)
+        assert rows(page) == [ids()[i] for i in places], menu
+        said = page.locator(f"#menu-{menu} option:checked").inner_text()
+        assert said == f"{value.replace('_', ' ')} ({len(places)})"
+        assert page.locator("#count").inner_text() == f"{len(places)} of 24 chains"
+        page.locator(f"#menu-{menu}").select_option("")
 
 
 def test_prompts_that_wait_are_counted_among_all(watched: Watched, tmp_path: Path) -> None:
@@ -146,21 +147,17 @@ def test_prompts_that_wait_are_counted_among_all(watched: Watched, tmp_path: Pat
         assert page.locator("#count").inner_text() == said
 
 
-@pytest.mark.parametrize(
-    ("sort", "key", "downwards"),
-    [("reward-up", "reward", False), ("reward-down", "reward", True),
-     ("change-down", "change", True), ("change-up", "change", False),
-     ("length-up", "length", False), ("length-down", "length", True)],
-)  # fmt: skip
-def test_sorts(watched: Watched, edges: Path, sort: str, key: str, downwards: bool) -> None:
+@pytest.mark.parametrize("key", ["reward", "change", "length"])
+def test_sorts(watched: Watched, edges: Path, key: str) -> None:
     page = watched.open(edges)
-    page.locator("#sort").select_option(sort)
-    values = page.evaluate(f"list.order.map((place) => chains.{key}[place])")
-    known = [value for value in values if value is not None]
-    assert len(set(known)) > 2
-    assert 0 < len(known) < len(values) or key == "reward"
-    assert known == sorted(known, reverse=downwards)
-    assert values[: len(known)] == known
+    for way in ("up", "down"):
+        page.locator("#sort").select_option(f"{key}-{way}")
+        values = page.evaluate(f"list.order.map((place) => chains.{key}[place])")
+        known = [value for value in values if value is not None]
+        assert len(set(known)) > 2
+        assert 0 < len(known) < len(values)
+        assert known == sorted(known, reverse=way == "down")
+        assert values[: len(known)] == known
 
 
 def test_diff_modes(watched: Watched, report: Path) -> None:
@@ -219,26 +216,20 @@ DIFFS = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFS)
-def test_diff_holds_both_texts_and_marks_little(
-    watched: Watched, report: Path, one: str, other: str
-) -> None:
+def test_a_diff_holds_both_texts_and_marks_little(watched: Watched, report: Path) -> None:
     page = watched.open(report)
-    parts = page.evaluate("([one, other]) => wordDiff(one, other)", [one, other])
-    old = "".join(text + " " for kind, text in parts if kind != "added")
-    new = "".join(text for kind, text in parts if kind != "removed")
-    assert "".join(old.split()) == "".join(one.split())
-    assert new == other
-    kept, (a, b) = (
-        "".join(text for kind, text in parts if kind == "same"),
-        (split(one), split(other)),
-    )
-    if len(a) + len(b) > 4_000:
-        return
-    # Words that both have, but for islands of one or two amid larger changes.
-    best = len(b) - common_rows(a, b)[-1].bit_count()
-    assert best - 2 * len(parts) <= len(split(kept)) <= best
-    assert len(split(kept)) > 0.4 * best
+    every = page.evaluate("(all) => all.map(([one, other]) => wordDiff(one, other))", DIFFS)
+    for (one, other), parts in zip(DIFFS, every, strict=True):
+        old = "".join(text + " " for kind, text in parts if kind != "added")
+        assert "".join(old.split()) == "".join(one.split())
+        assert "".join(text for kind, text in parts if kind != "removed") == other
+        a, b = split(one), split(other)
+        kept = len(split("".join(text for kind, text in parts if kind == "same")))
+        best = len(b) - common_rows(a, b)[-1].bit_count()
+        # Not marked: the words that both have, but for one or two between larger changes.
+        if len(a) + len(b) <= 4_000:
+            assert best - 2 * len(parts) <= kept <= best
+            assert kept > 0.4 * best or not best
 
 
 WORD = re.compile(
@@ -267,13 +258,11 @@ SPLITS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "words"), SPLITS)
-def test_page_and_metrics_split_texts_alike(
-    watched: Watched, report: Path, text: str, words: list[str]
-) -> None:
+def test_page_and_metrics_split_texts_alike(watched: Watched, report: Path) -> None:
     page = watched.open(report)
-    found = page.evaluate("(text) => (text.match(WORDS) ?? []).map(bare).filter(Boolean)", text)
-    assert found == words == split(text)
+    look = "(all) => all.map((text) => (text.match(WORDS) ?? []).map(bare).filter(Boolean))"
+    found = page.evaluate(look, [text for text, _ in SPLITS])
+    assert found == [words for _, words in SPLITS] == [split(text) for text, _ in SPLITS]
 
 
 def test_spaces_are_those_of_python(watched: Watched, report: Path) -> None:
@@ -394,19 +383,20 @@ def test_red_team_texts_wait_for_a_click_if_asked(watched: Watched, report: Path
     assert page.title() == "covered: a red-team prompt · demo"
 
 
-@pytest.mark.parametrize("look", ["openChain(0)", "openChain(4)", "openPrinciple('overall-harm')"])
-def test_covered_texts_show_nowhere(watched: Watched, report: Path, look: str) -> None:
-    page = watched.open(report)
-    page.evaluate(f"(async () => {{ await {look}; setting('cover', true); }})()")
-    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-    page.evaluate("search('the')")
-    text = page.evaluate(
-        """() => [document.title, location.href, document.body.innerText,
-          ...[...document.querySelectorAll("[title], [aria-label]")].map((one) =>
-            `${one.title} ${one.getAttribute("aria-label")}`)].join("\\n")"""
-    )
-    for secret in ("stub", "template", "neighbour", "fraud.", "verdict at all"):
-        assert secret not in text
+def test_covered_texts_show_nowhere(watched: Watched, report: Path) -> None:
+    for look in ("openChain(0)", "openChain(4)", "openPrinciple('overall-harm')"):
+        page = watched.open(report)
+        page.evaluate(f"(async () => {{ await {look}; setting('cover', true); }})()")
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        page.evaluate("search('the')")
+        text = page.evaluate(
+            """() => [document.title, location.href, document.body.innerText,
+              ...[...document.querySelectorAll("[title], [aria-label]")].map((one) =>
+                `${one.title} ${one.getAttribute("aria-label")}`)].join("\\n")"""
+        )
+        assert "covered: a red-team prompt" in text
+        for secret in ("stub", "template", "neighbour", "fraud.", "verdict at all"):
+            assert secret not in text, look
 
 
 def test_settings_hold_in_every_tab(browser: Any, report: Path) -> None:
@@ -527,39 +517,38 @@ LOOKS = {
 }
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_contrast_in_both_themes(watched: Watched, report: Path, look: str) -> None:
-    page = watched.open(report)
-    page.evaluate(f"async () => {{ {LOOKS[look]}; }}")
-    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-    if "found" in look:
-        assert page.evaluate("[...CSS.highlights.keys()].sort()") == ["current", "hit", "listed"]
-    in_both_themes(page)
+def test_contrast_in_both_themes(watched: Watched, report: Path) -> None:
+    for name, look in LOOKS.items():
+        page = watched.open(report)
+        page.evaluate(f"async () => {{ setting('cover', false); {look}; }}")
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        if "found" in name:
+            assert page.evaluate("[...CSS.highlights.keys()].sort()") == [
+                "current",
+                "hit",
+                "listed",
+            ]
+        in_both_themes(page, name)
 
 
-@pytest.mark.parametrize(
-    "style",
-    [
-        "#name { opacity: 0.5 }",
-        "#bar { opacity: 0.4 }",
-        "#query::placeholder { color: #aaa }",
-        "::highlight(hit) { background-color: #777; color: #888 }",
-        "#count { color: rgb(0 0 0 / 0.4) }",
-    ],
+PALE = (
+    "#name { opacity: 0.5 }",
+    "#bar { opacity: 0.4 }",
+    "#query::placeholder { color: #aaa }",
+    "::highlight(hit) { background-color: #777; color: #888 }",
+    "#count { color: rgb(0 0 0 / 0.4) }",
 )
-def test_the_contrast_test_sees(watched: Watched, report: Path, style: str) -> None:
+
+
+def test_what_the_contrast_test_sees(watched: Watched, report: Path) -> None:
     page = watched.open(report, f"#prompt={ids()[12]}")
     page.evaluate("setting('theme', 'light'); search('lender')")
     assert page.evaluate(CONTRAST) == []
-    page.evaluate(
-        """(style) => {
-          const sheet = new CSSStyleSheet();
-          sheet.replaceSync(style);
-          document.adoptedStyleSheets = [sheet];
-        }""",
-        style,
-    )
-    assert page.evaluate(CONTRAST) != []
+    change = "(style) => document.adoptedStyleSheets[0].replaceSync(style)"
+    page.evaluate("() => { document.adoptedStyleSheets = [new CSSStyleSheet()]; }")
+    for style in PALE:
+        page.evaluate(change, style)
+        assert page.evaluate(CONTRAST) != [], style
 
 
 def test_theme_follows_the_system(watched: Watched, report: Path) -> None:
