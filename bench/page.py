@@ -148,7 +148,9 @@ def measure(page: Page, path: Path) -> None:
     print(f"open a chain: median {statistics.median(times):.1f} ms, 95 of 100 under {late:.1f} ms")
     for name, pair in repeated(2_000).items():
         times = page.evaluate(TIME_DIFF, pair)
-        print(f"diff of {name}: median {statistics.median(times):.1f} ms, worst of five {max(times):.1f}")
+        print(
+            f"diff of {name}: median {statistics.median(times):.1f} ms, worst of five {max(times):.1f}"
+        )
     used = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize : 0")
     print(f"memory of the page's script: {used / 2**20:.0f} MiB")
 

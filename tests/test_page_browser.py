@@ -154,7 +154,7 @@ def test_sorts(watched: Watched, edges: Path, key: str) -> None:
         page.locator("#sort").select_option(f"{key}-{way}")
         values = page.evaluate(f"list.order.map((place) => chains.{key}[place])")
         known = [value for value in values if value is not None]
-        assert len(set(known)) > 2
+        assert len(set(known)) > 1
         assert 0 < len(known) < len(values)
         assert known == sorted(known, reverse=way == "down")
         assert values[: len(known)] == known
