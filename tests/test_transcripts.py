@@ -8,6 +8,7 @@ import pytest
 from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, respond, write_lines
 
 from cai.errors import ConfigError
+from cai.metrics import split_words
 from cai.view.badges import badges
 from cai.view.diff import word_diff
 from cai.view.transcripts import (
@@ -184,12 +185,13 @@ def test_badge_of_a_failed_response() -> None:
         ("old words", ""),
         ("the a the a the", "a the a the a a"),
         ("line one\nline two", "line one\nline 2\n"),
+        ("私は犬が好き。", "私は猫がPython3で好き。 "),
     ],
 )
 def test_diff_holds_both_texts(one: str, other: str) -> None:
     parts = word_diff(one, other)
     old = " ".join(text for change, text in parts if change != "added")
-    assert old.split() == one.split()
+    assert split_words(old) == split_words(one)
     assert "".join(text for change, text in parts if change != "removed") == other
 
 
@@ -199,6 +201,15 @@ def test_diff_of_a_replaced_word() -> None:
         ("removed", "b "),
         ("added", "x "),
         ("same", "c"),
+    ]
+
+
+def test_diff_of_a_script_without_spaces_is_of_characters() -> None:
+    assert word_diff("私は犬が", "私は猫が") == [
+        ("same", "私は"),
+        ("removed", "犬"),
+        ("added", "猫"),
+        ("same", "が"),
     ]
 
 

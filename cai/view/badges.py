@@ -4,7 +4,7 @@ import itertools
 import re
 
 from cai.judgements import label_pairs
-from cai.metrics import is_refusal
+from cai.metrics import is_refusal, split_words
 from cai.records import Critique
 from cai.view.transcripts import Transcript
 
@@ -40,7 +40,7 @@ CONTRAST = re.compile(
 def badges(transcript: Transcript) -> list[str]:
     """Those of `BADGES` that fit."""
     versions = transcript.versions()
-    pairs = [(old.text.split(), new.text.split()) for old, new in itertools.pairwise(versions)]
+    pairs = list(itertools.pairwise(split_words(version.text) for version in versions))
     judged, n_unscored = label_pairs((*transcript.labels, *transcript.comparisons))
     orders = [(one - 0.5) * (0.5 - other) for one, other in (pair.orders for pair in judged)]
     last = [*versions[-1:], *(answer.response for answer in transcript.answers)]

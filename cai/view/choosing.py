@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cai.errors import ConfigError
+from cai.metrics import split_words
 from cai.records import digest
 from cai.view.badges import BADGES, badges
 from cai.view.terminal import clean, one_line
@@ -100,7 +101,7 @@ def shown_texts(transcript: Transcript, choice: Choice) -> Iterator[str]:
         after = revision.text if revision else before
         if choice.round in (None, round.number):
             texts += [critique.text] if critique else []
-            texts += [after] if after.split() != before.split() else []
+            texts += [after] if split_words(after) != split_words(before) else []
         before = after
     if choice.round is None:
         texts += [sample.text for sample in transcript.samples]

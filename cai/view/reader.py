@@ -124,8 +124,9 @@ def round_parts(round: Round, before: str, transcript: Transcript, look: Look) -
     yield block(Fitting(table, Group(principle, Text(), said)))
     if revision:
         yield generated(f"round {round.number} · revision", revision, transcript)
-        after = revision.text
-        yield block(diff_text(before, after, look) if look.diff else found_text(after, look))
+        failed, after = revision.generation.finish == "error", revision.text
+        plain = failed or not look.diff
+        yield block(found_text(after, look) if plain else diff_text(before, after, look))
 
 
 def found_text(text: str, look: Look, style: str = "") -> Text:
@@ -144,7 +145,8 @@ def highlight(text: Text, body: str, places: Sequence[int], look: Look) -> Text:
 
 def diff_text(before: str, after: str, look: Look) -> Text:
     """`after` with its changes since `before` coloured, or bracketed where no colour shows."""
-    before, after = clean(before), clean(after)
+    # The space is what parts the last word of one text from a run that follows it.
+    before, after = (f"{clean(text).strip()} " for text in (before, after))
     change, text, places = word_change(before, after), Text(), list[int]()
     if change == 0:
         return Text("no word changed", "yellow")
@@ -156,7 +158,7 @@ def diff_text(before: str, after: str, look: Look) -> Text:
         opening, closing = ends if look.marks else ("", "")
         body = words.rstrip()
         start, rest = len(text) + len(opening), words[len(body) :]
-        text.append(f"{opening}{body}{closing}", style).append(rest or " ")
+        text.append(f"{opening}{body}{closing}", style).append(rest)
         if kind != "removed":
             places += range(start, start + len(body))
             places += range(len(text) - len(rest), len(text))

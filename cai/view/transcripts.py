@@ -90,9 +90,9 @@ class Transcript:
         yield from (answer.response for answer in self.answers)
 
     def versions(self) -> list[Response | Revision]:
-        """The response and its revisions, oldest first."""
-        revisions = [round.revision for round in self.rounds if round.revision]
-        return [self.response, *revisions] if self.response else [*revisions]
+        """The response and its revisions, oldest first, without one that failed: it is no text."""
+        texts = (self.response, *(round.revision for round in self.rounds))
+        return [text for text in texts if text and text.generation.finish != "error"]
 
 
 def stage_folder(run: Path, stage: str) -> Path:
