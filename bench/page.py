@@ -148,9 +148,8 @@ def measure(page: Page, path: Path) -> None:
     print(f"open a chain: median {statistics.median(times):.1f} ms, 95 of 100 under {late:.1f} ms")
     for name, pair in repeated(2_000).items():
         times = page.evaluate(TIME_DIFF, pair)
-        print(
-            f"diff of {name}: median {statistics.median(times):.1f} ms, worst of five {max(times):.1f}"
-        )
+        middle, worst = statistics.median(times), max(times)
+        print(f"diff of {name}: median of five {middle:.1f} ms, worst {worst:.1f} ms")
     used = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize : 0")
     print(f"memory of the page's script: {used / 2**20:.0f} MiB")
 

@@ -86,7 +86,10 @@ def test_a_revision_that_failed_is_its_error_and_no_change(run: Path) -> None:
 
 
 def test_a_space_stands_only_where_one_was() -> None:
-    assert diff_text("私は犬が好き", "私は猫が好き", Look(marks=True)).plain == "私は[-犬-]{+猫+}が好き "
+    assert (
+        diff_text("私は犬が好き", "私は猫が好き", Look(marks=True)).plain
+        == "私は[-犬-]{+猫+}が好き "
+    )
     assert diff_text(" a b c", "\na b d", Look(marks=True)).plain == "a b [-c-] {+d+} "
 
 

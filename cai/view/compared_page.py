@@ -9,6 +9,7 @@ from cai.compare_chains import Judgement, Step
 from cai.compare_chains import Text as Generated
 from cai.compare_deltas import Delta
 from cai.compare_inputs import Words
+from cai.metrics import UNSPACED
 from cai.records import Response
 from cai.run import write_atomic
 from cai.view.compared import PARTS, clear, enters, prompts_line, short, signed
@@ -44,7 +45,8 @@ def write_page(comparison: Comparison, path: Path) -> None:
     packed = {f"chunk-{n}": pack(f"[{','.join(rows)}]") for n, rows in enumerate(groups)}
     title = f"{comparison.a.folder} and {comparison.b.folder}"
     body = asset("compare.html", "settings.html")
-    page = assemble(title, asset(*STYLES), asset(*SCRIPTS), {"comparison": data, **packed}, body)
+    blocks = {"comparison": data, "unspaced": UNSPACED, **packed}
+    page = assemble(title, asset(*STYLES), asset(*SCRIPTS), blocks, body)
     write_atomic(path, page.encode(errors="replace"))
 
 

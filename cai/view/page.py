@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.annotations import read_annotations
+from cai.metrics import UNSPACED
 from cai.run import write_atomic
 from cai.view.badges import BADGES
 from cai.view.page_chain import chain_row
@@ -135,7 +136,7 @@ def write_page(run: Path, out: Path | None = None) -> Path:
         title,
         asset(*STYLES),
         asset(*SCRIPTS),
-        {"run": data, **packed},
+        {"run": data, "unspaced": UNSPACED, **packed},
         asset("page.html", "settings.html"),
     )
     out = out or run / "report.html"

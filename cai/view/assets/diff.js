@@ -2,12 +2,11 @@
 
 const MAX_DIFF_WORDS = 4000;
 const REWRITTEN = 0.7; // Share of changed words above which marks hide the text.
-// A word with the space behind it, and a character alone in scripts that put no spaces between words:
-// Thai and Lao, Myanmar, Khmer, kana, Han. One rule with `cai.metrics`: spaces are Python's.
-const UNSPACED =
-  "\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u3040-\\u30ff\\u3400-\\u9fff\\uf900-\\ufaff";
+// A word with the space behind it, and a character alone in scripts without spaces: WORD of
+// cai/metrics.py, whose UNSPACED this is, [UNSPACED]|[^\sUNSPACED]+, with \s as Python has it.
+const UNSPACED = block("unspaced");
 const SPACE =
-  "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+  "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 const WORDS = new RegExp(
   `[${UNSPACED}][${SPACE}]*|[^${SPACE}${UNSPACED}]+[${SPACE}]*|^[${SPACE}]+`,
   "g",
