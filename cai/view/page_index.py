@@ -66,7 +66,7 @@ class Index:
                 judged=sorted({self._place(label.principle_id) for label in labels}),
                 change=shorten(whole_change(transcript)),
                 reward=shorten(transcript.rewards.get(last.id)) if last else None,
-                length=last.generation.n_tokens if last and not failed(last) else None,
+                length=last.generation.n_tokens if last else None,
                 annotations=annotations,
             )
         )
@@ -91,22 +91,19 @@ def stages(transcript: Transcript) -> dict[str, bool]:
 
 
 def last_text(transcript: Transcript) -> Response | Revision | None:
-    """What the run ended with: the last policy's answer, or the last revision."""
+    """What the run ended with: the last policy's answer, or the last revision; none that failed."""
     answers = [answer.response for answer in transcript.answers]
     texts = [*transcript.versions(), *transcript.samples[:1], *answers]
+    texts = [text for text in texts if text.generation.finish != "error"]
     return texts[-1] if texts else None
 
 
 def whole_change(transcript: Transcript) -> float | None:
     """None where no revision came of it: the empty text of a failed one is no change."""
-    versions = [text for text in transcript.versions() if not failed(text)]
-    if transcript.response not in versions or len(versions) == 1:
+    response, *revisions = transcript.versions() or [None]
+    if response is None or response is not transcript.response or not revisions:
         return None
-    return word_change(versions[0].text, versions[-1].text)
-
-
-def failed(text: Response | Revision) -> bool:
-    return text.generation.finish == "error"
+    return word_change(response.text, revisions[-1].text)
 
 
 def shorten(value: float | None) -> float | None:
