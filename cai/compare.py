@@ -129,7 +129,9 @@ def compare_runs(pair: Pair) -> Comparison:
         n_only_b=len(b.transcripts) - len(common),
         parts=parts,
         deltas=compare_metrics(pair, measured, same),
-        prompts=sorted(rows, key=lambda row: (-(row.change or 0.0), row.change is None, row.prompt.id)),
+        prompts=sorted(
+            rows, key=lambda row: (-(row.change or 0.0), row.change is None, row.prompt.id)
+        ),
     )
 
 

@@ -34,12 +34,9 @@ SLICE_S, PAUSE_S = 0.02, 0.01  # how long it may sift before it looks after keys
 
 def browse_run(run: Path, choice: Choice) -> int:
     """Browse a run until the reader quits; the exit code. Raises what `choose` raises."""
-    # Hundreds of thousands of records that stay: each look for cycles among them takes a second.
-    gc.disable()
     with standard_console().status(Text(f"reading {one_line(run)}")):
         chains = make_chains(load_transcripts(run))
-    gc.freeze()
-    gc.enable()
+    gc.freeze()  # Each later look for cycles among all that stays would hold up the keys.
     choice = check_choice(choice, chains)
     if choice.n_random:
         chains, _ = choose(chains, choice)
