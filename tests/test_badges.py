@@ -45,15 +45,18 @@ def test_a_plain_chain_has_none() -> None:
     [
         (chain("a b c", ("It is rude.", "a  b\nc ")), ["no-op revision"]),
         (chain("a b c", ("It is rude.", "x y z")), []),
-        (chain("one two", ("It is short.", "one two three four five")), ["longer than ×2"]),
+        (
+            chain("one two", ("It is short.", "one two three four five")),
+            ["revision longer than ×2"],
+        ),
         (chain("one two", ("It is short.", "one two three four")), []),
         (chain("", ("It is empty.", "one two three four")), []),
         (chain("one two", ("No critique needed.", "one three")), ["critique without finding"]),
         (chain("one two", ("  ", "one three")), ["critique without finding"]),
-        (chain("Sure.", ("It complies.", GOOD)), ["longer than ×2", "refusal"]),
+        (chain("Sure.", ("It complies.", GOOD)), ["revision longer than ×2", "refusal"]),
         (chain(GOOD, ("It refuses.", BAD)), []),
         (chain("犬と猫", ("短い。", "犬と 猫")), ["no-op revision"]),
-        (chain("犬と猫", ("短い。", "犬と猫とうさぎ")), ["longer than ×2"]),
+        (chain("犬と猫", ("短い。", "犬と猫とうさぎ")), ["revision longer than ×2"]),
     ],
 )
 def test_badges_of_revisions(transcript: Transcript, expected: list[str]) -> None:

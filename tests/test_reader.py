@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pseudo_terminal import COLOURS, Terminal, steering
 from rich.console import Console
 from run_folder import POLISHED, build_run, generation, make_prompts
 
+from cai.cli import main
 from cai.cli_read import show
 from cai.errors import ConfigError
 from cai.view.choosing import Chain, Choice, choose, make_chains
@@ -238,6 +240,36 @@ def test_show_refuses_what_it_does_not_know(run: Path) -> None:
     result = CliRunner().invoke(show, [str(run), "--seed", "3"])
     assert result.exit_code == 2
     assert "--seed goes with --random N" in result.output
+
+
+def test_show_writes_the_page_where_it_is_told(run: Path, tmp_path: Path) -> None:
+    (run / "report.html").write_text("mine")
+    page_file = tmp_path / "out.html"
+    assert re.fullmatch(rf"{page_file} \(\d+\.\d MiB\)\n", invoke(run, "--html", page_file))
+    assert page_file.read_text().startswith("<!doctype html>")
+    assert (run / "report.html").read_text() == "mine"
+    assert invoke(run, "--html").startswith(f"{run / 'report.html'} (")
+    assert (run / "report.html").read_bytes() == page_file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["abc", "--html"], "leave out PROMPT"),
+        (["--html", "x.html", "--filter", "sft", "--seed", "0"], "leave out --filter, --seed"),
+        (["--json", "--html"], "leave out --json"),
+        (["--html", "."], "is a folder; name a file"),
+        (["--html", "none/x.html"], "there is no folder none; name a file"),
+    ],
+)
+def test_what_does_not_go_with_a_page(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["show", str(run), *arguments])
+    assert result.exit_code == 2
+    assert says in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_pager_gets_the_colours_and_no_other_control_character(run: Path) -> None:

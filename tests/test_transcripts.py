@@ -1,5 +1,6 @@
 """Joining a run's records by prompt, whole or stopped early."""
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, res
 
 from cai.errors import ConfigError
 from cai.metrics import split_words
+from cai.view import transcripts
 from cai.view.badges import badges
 from cai.view.diff import word_diff
 from cai.view.transcripts import (
@@ -217,6 +219,24 @@ def test_diff_of_repeated_words_ends() -> None:
     """difflib is cubic here: the second of these would take it hours."""
     assert len(word_diff("the a " * 1_000, "a the x " * 600)) > 600
     assert len(word_diff("the a " * 50_000, "a the " * 50_000)) == 2
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_rests_while_a_run_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_on: bool
+) -> None:
+    seen = list[bool]()
+    monkeypatch.setattr(transcripts, "read_principles", lambda _: seen.append(gc.isenabled()) or {})
+    run = build_run(tmp_path / "run", 4)
+    (gc.enable if was_on else gc.disable)()
+    try:
+        load_transcripts(run)
+        with pytest.raises(ConfigError):
+            load_transcripts(tmp_path / "none")
+        after = gc.isenabled()
+    finally:
+        gc.enable()
+    assert (seen, after) == ([False], was_on)
 
 
 def test_ten_thousand_prompts_load_in_seconds(tmp_path: Path) -> None:

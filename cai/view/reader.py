@@ -1,11 +1,13 @@
 """Transcripts in a terminal, each in the order in which it was made."""
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
+from rich.style import Style
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -18,7 +20,9 @@ from cai.view.transcripts import Round, Transcript
 
 MARKS = {"removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
 REWRITTEN = 0.7  # share of changed words above which a diff is harder to read than the new text
-HIT = "reverse yellow"  # nothing else is reversed: `cai browse` finds the hits by it
+HIT = Style.parse("reverse yellow")
+NUMBERS = itertools.count()
+"""By a number in its style `cai browse` knows a hit again, whichever lines it is broken into."""
 NARROW = 64  # columns below which two texts or a wide table do not fit
 Parts = Iterator[RenderableType]
 
@@ -118,7 +122,7 @@ def round_parts(round: Round, before: str, transcript: Transcript, look: Look) -
     principle.append(clean(asked or "asks for no critique"), "not bold")
     if critique:
         yield generated(f"round {round.number} · critique", critique, transcript)
-    said = found_text(critique.text if critique else "no critique", look)
+    said = found_text(critique.text, look) if critique else Text("no critique")
     table = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
     table.add_row(said, principle)
     yield block(Fitting(table, Group(principle, Text(), said)))
@@ -138,8 +142,9 @@ def found_text(text: str, look: Look, style: str = "") -> Text:
 def highlight(text: Text, body: str, places: Sequence[int], look: Look) -> Text:
     """`text`, with what is searched for highlighted in `body`, whose characters are at `places`."""
     for match in look.search.finditer(body) if look.search else ():
+        style = HIT + Style(meta={"hit": next(NUMBERS)})
         for place in places[match.start() : match.end()]:
-            text.stylize(HIT, place, place + 1)
+            text.stylize(style, place, place + 1)
     return text
 
 
