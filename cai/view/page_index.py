@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from cai.metrics import word_change
 from cai.records import Response, Revision
 from cai.view.badges import BADGES, badges
-from cai.view.principle_page import Drawn
+from cai.view.principle_page import Drawn, chain_change
 from cai.view.transcripts import Transcript
 
 HEAD = 160
@@ -64,7 +63,7 @@ class Index:
                 drawn=[self._place(one.principle_id) for one in rounds],
                 changes=[shorten(one.change) for one in rounds],
                 judged=sorted({self._place(label.principle_id) for label in labels}),
-                change=shorten(whole_change(transcript)),
+                change=shorten(chain_change(transcript)),
                 reward=shorten(transcript.rewards.get(last.id)) if last else None,
                 length=last.generation.n_tokens if last else None,
                 annotations=annotations,
@@ -96,14 +95,6 @@ def last_text(transcript: Transcript) -> Response | Revision | None:
     texts = [*transcript.versions(), *transcript.samples[:1], *answers]
     texts = [text for text in texts if text.generation.finish != "error"]
     return texts[-1] if texts else None
-
-
-def whole_change(transcript: Transcript) -> float | None:
-    """None where no revision came of it: the empty text of a failed one is no change."""
-    response, *revisions = transcript.versions() or [None]
-    if response is None or response is not transcript.response or not revisions:
-        return None
-    return word_change(response.text, revisions[-1].text)
 
 
 def shorten(value: float | None) -> float | None:
