@@ -108,7 +108,7 @@ class Watched:
         self.errors: list[str] = []
         self.dialogs: list[str] = []
         self.requests: list[str] = []
-        page.set_default_timeout(20_000)  # What is slow on a busy machine is no failure.
+        page.set_default_timeout(300_000)  # What is slow on a busy machine is no failure.
         page.add_init_script(WATCH)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)

@@ -389,7 +389,7 @@ def test_covered_texts_show_nowhere(watched: Watched, report: Path) -> None:
                 `${one.title} ${one.getAttribute("aria-label")}`)].join("\\n")"""
         )
         assert "covered: a red-team prompt" in text
-        for secret in ("stub", "employer", "neighbour", "helps with fraud", "verdict at all"):
+        for secret in ("stub", "neighbour", "helps with fraud", "verdict at all"):
             assert secret not in text, look
 
 
@@ -697,9 +697,11 @@ def server() -> Iterator[tuple[str, list[str]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(204)
+            page = self.path == "/"
+            self.send_response(200 if page else 204)
+            self.send_header("Content-Type", "text/html")
             self.end_headers()
+            asked.extend([] if page else [self.path])
 
         do_POST = do_GET
 
@@ -740,8 +742,12 @@ def test_what_the_policy_refuses(browser: Any, report: Path, server: tuple[str, 
     assert missing == []
     # They are attempts: a page without the policy runs and asks.
     bare = context.new_page()
-    bare.goto("about:blank")
+    bare.goto(url.removesuffix("x"))
     bare.evaluate(ATTEMPTS, url)
     assert bare.evaluate("window.ran") == 1
+    for _ in range(300):
+        if len(asked) > 8:
+            break
+        bare.wait_for_timeout(100)
     assert len(asked) > 8
     context.close()
