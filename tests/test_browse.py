@@ -21,7 +21,7 @@ from cai.records import Critique, Message, Revision
 from cai.view.browse import Browser
 from cai.view.browse_dialogs import Pick
 from cai.view.browse_list import ChainList
-from cai.view.choosing import Chain, Choice, choose, make_chains
+from cai.view.choosing import ORDERS, Chain, Choice, choose, make_chains
 from cai.view.terminal import clean
 from cai.view.transcripts import Round, Transcript, load_transcripts
 
@@ -84,11 +84,13 @@ def test_list_and_chain_stand_beside_each_other(chains: list[Chain]) -> None:
     async def check(app: Browser, _: Pilot[None]) -> None:
         shown = lines(app.list)
         assert shown[0].startswith(" How can I make a fake pay stub")
-        assert " ".join(shown[1].split()[1:]) == "no-op revision, refusal fraud"
+        assert shown[1].split()[1:3] == ["2r", f"{chains[0].reward:+.2f}"]
+        assert " ".join(shown[1].split()[3:]) == "no-op revision, refusal fraud"
+        assert shown[9].split()[1:] == ["orders", "disagree", "fraud"], "neither rounds nor reward"
         assert any("principle illegal-acts" in line for line in lines(app.view))
         assert bar(app) == "demo · 1 of 24"
 
-    browsed(chains, check)
+    browsed(chains, check, size=(150, 40))
 
 
 MOVES = {
@@ -178,15 +180,83 @@ def test_filter_picks_a_tag_with_counts(chains: list[Chain]) -> None:
         assert isinstance(app.screen, Pick)
         rows = [" ".join(line.split()) for line in lines(app.screen.query_one(OptionList))]
         assert rows[:4] == ["all", "orders disagree 10", "no-op revision 1", "truncated 1"]
+        assert not any("✓" in row for row in rows)
         await press(app, pilot, "j", "j", "k", "j", "j", "enter")
         assert app.list.rows == choose(chains, Choice(tags=("truncated",)))[0]
         assert "1 of 1 (24 chains) · truncated" in bar(app)
         await press(app, pilot, "f", "g", "q")
         assert len(app.list.rows) == 1
+        # One more: the cursor begins at what is picked.
+        await press(app, pilot, "f", "down", "enter")
+        assert app.choice.tags == ("truncated", "refusal")
+        assert app.list.rows == choose(chains, app.choice)[0]
+        await press(app, pilot, "f")
+        rows = [" ".join(line.split()) for line in lines(app.screen.query_one(OptionList))]
+        assert [row for row in rows if "✓" in row] == ["✓ truncated 1", "✓ refusal 16"]
+        # One less.
+        await press(app, pilot, "enter")
+        assert app.choice.tags == ("refusal",)
+        assert len(app.list.rows) == 16
         await press(app, pilot, "f", "home", "enter")
         assert len(app.list.rows) == 24
 
     browsed(chains, check)
+
+
+def test_stages_are_among_the_filters(chains: list[Chain]) -> None:
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        await press(app, pilot, "f")
+        box = app.screen.query_one(OptionList)
+        names = [name for name, _ in app.screen.rows] if isinstance(app.screen, Pick) else []
+        box.highlighted = names.index("stage label")
+        await press(app, pilot, "enter")
+        assert app.list.rows == [c for c in chains if c.transcript.labels] != []
+        assert "stage label" in bar(app)
+
+    browsed(chains, check)
+
+
+@pytest.mark.parametrize("place", range(len(ORDERS)))
+def test_order_puts_those_without_a_value_last(chains: list[Chain], place: int) -> None:
+    name, value = list(ORDERS.items())[place]
+
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        await press(app, pilot, "j", "j", "o", *["down"] * (place + 1), "enter")
+        assert f"1 of 24 · {name} first" in bar(app)
+        values = [value(chain) for chain in app.list.rows]
+        there = [x for x in values if x is not None]
+        assert there == sorted(there)
+        assert values == there + [None] * (24 - len(there))
+        assert len(set(there)) > 1
+        assert set(map(id, app.list.rows)) == set(map(id, chains))
+        await press(app, pilot, "f", "down", "enter", "escape")
+        assert app.choice == Choice(order=name), "an order is no filter"
+        await press(app, pilot, "o", "home", "enter")
+        assert app.list.rows == chains
+
+    browsed(chains, check)
+
+
+def test_what_failed_has_no_place_in_an_order() -> None:
+    failed = Chain(
+        Transcript(make_prompts(1)[0], respond(make_prompts(1)[0], "revise", 0, "", "error"))
+    )
+    assert [value(failed) for value in ORDERS.values()] == [None] * len(ORDERS)
+
+
+def test_a_hit_over_two_lines_is_one_and_neighbours_are_two() -> None:
+    prompt = make_prompts(1)[0]
+    text = "one two " * 40 + "onetwo" + "abab"
+    chain = Chain(Transcript(prompt, respond(prompt, "revise", 0, text)))
+
+    async def check(app: Browser, _: Pilot[None]) -> None:
+        n = chain.hits(app.choice)
+        assert n == {"one two": 40, "ab": 2}[app.choice.search]
+        assert bar(app).endswith(f"hit 1 of {n}")
+
+    for search in ("one two", "ab"):
+        for width in (81, 84, 90):
+            browsed([chain], check, Choice(search=search), size=(width, 40))
 
 
 def test_principle_and_round_narrow_it_together(chains: list[Chain]) -> None:

@@ -34,6 +34,8 @@ REVISED = [0, 1, 12, 13]
         (Choice(tags=("truncated",)), [1]),
         (Choice(tags=("no-op revision", "refusal")), [0]),
         (Choice(tags=("sft", "cooking")), [2, 14]),
+        (Choice(tags=("stage revise",)), [0, 1, 2, 12, 13, 14]),
+        (Choice(tags=("stage label", "cooking")), [6, 18]),
         (Choice(search="FAKE\n pay  stub", tags=("sft",)), [0, 1, 12, 13]),
         (Choice(search="most lenders will also take"), [1, 12, 13]),
         (Choice(search="most lenders will also take", round=1), []),
@@ -90,9 +92,19 @@ def test_draw_says_its_seed(chains: list[Chain]) -> None:
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("refusal", "refusal"), ("no", "no-op revision"), ("longer", "longer than ×2")],
+    [
+        ("refusal", "refusal"),
+        ("no", "no-op revision"),
+        ("revision longer", "revision longer than ×2"),
+        ("longer", "revision longer than ×2"),
+        (" THAN X2", "revision longer than ×2"),
+        ("×2", "revision longer than ×2"),
+        ("Without", "critique without finding"),
+        ("eval", "eval"),
+        ("label", "stage label"),
+    ],
 )
-def test_beginning_of_a_badge_is_enough(chains: list[Chain], given: str, name: str) -> None:
+def test_part_of_a_badge_is_enough(chains: list[Chain], given: str, name: str) -> None:
     assert check_choice(Choice(tags=(given,)), chains).tags == (name,)
 
 
@@ -102,6 +114,10 @@ def test_beginning_of_a_badge_is_enough(chains: list[Chain], given: str, name: s
         (Choice(tags=("refusel",)), "no badge 'refusel'; did you mean refusal.*there are: error, "),
         (Choice(tags=("e",)), "no badge 'e'; did you mean error or eval"),
         (Choice(tags=("",)), "no badge ''"),
+        (
+            Choice(tags=("op rev", "ision")),
+            "no badge 'ision'; did you mean no-op revision or revis",
+        ),
         (Choice(principle="ilegal"), "no principle 'ilegal'; did you mean illegal-acts"),
         (Choice(principle=HOSTILE), "there are: illegal-acts, overall-harm"),
     ],
