@@ -73,7 +73,8 @@ def reservations(forecast: Forecast) -> Iterator[str]:
         yield f"lengths: the means of {forecast.n_lengths:,} texts of the base run"
     else:
         yield "lengths: every text is taken at its limit, max_tokens: this is the most there can be"
-    unknown = f"; unknown: {', '.join(forecast.untimed)}" if forecast.untimed else ""
+    unknown = f"; unknown: {', '.join(forecast.untimed)}: {forecast.lacks}"
+    unknown = unknown if forecast.untimed else ""
     if forecast.pace:
         yield one_line(f"time: by {forecast.pace}{unknown}")
     else:
