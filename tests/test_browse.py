@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,24 @@ def test_principle_and_round_narrow_it_together(chains: list[Chain]) -> None:
         assert app.choice == Choice()
 
     browsed(chains, check)
+
+
+def test_a_revision_that_failed_is_its_error(chains: list[Chain]) -> None:
+    whole = chains[12].transcript
+    last = whole.rounds[1].revision
+    assert last
+    failed = last.model_copy(update={"text": "", "generation": generation("error")})
+    rounds = (whole.rounds[0], replace(whole.rounds[1], revision=failed))
+
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        for _ in range(2):
+            shown = " ".join(line.text for line in map(Strip, app.view.lines))
+            assert "error: the prompt is too long" in shown
+            assert "no word changed" not in shown
+            assert "differ" not in shown
+            await press(app, pilot, "d")
+
+    browsed([Chain(replace(whole, rounds=rounds))], check, Choice(round=2), size=(160, 40))
 
 
 def test_diff_can_be_turned_off(chains: list[Chain]) -> None:

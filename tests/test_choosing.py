@@ -108,6 +108,7 @@ def test_order_puts_those_without_a_value_last(chains: list[Chain], name: str) -
     assert len(set(there)) > 1
     assert values == there + [None] * (24 - len(there))
     assert sorted(numbers(found)) == list(range(24))
+    assert choose(chains, Choice(order=name)) == (found, f"24 of 24 chains · {name} first")
 
 
 def test_what_failed_has_no_place_in_an_order() -> None:
