@@ -458,6 +458,7 @@ def test_the_command_prints_and_writes_nothing(
         "evaluate",
         "in all",
         "by --rate 100",
+        " over ",
         "disk: ",
         "unknown: sft, reward, rl: a rate of generating tells nothing of training, --measure",
     ):
