@@ -56,8 +56,9 @@ def plan_run(options: Options, asked: PlanOptions) -> Plan:
     context = make_context(prepared, folder, models, base)
     if asked.measure and missing:
         raise ConfigError(f"--measure: {missing[0]} is not here; type: cai model pull {missing[0]}")
-    rate = asked.rate and Pace(f"--rate {asked.rate:g}, loading left out", asked.rate)
-    found = forecast(context, stages, rate._replace(lacks=RATE_LACKS) if rate else None)
+    given = f"--rate {asked.rate or 0:g}, loading left out"
+    pace = Pace(given, asked.rate, lacks=RATE_LACKS) if asked.rate else None
+    found = forecast(context, stages, pace)
     if asked.measure:
         check_installed(prepared.config, stages)
         found = timed(found, measure(context, found))
