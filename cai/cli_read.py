@@ -21,7 +21,7 @@ CHOICE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--principle", metavar="ID", help="Only chains that drew this principle."),
     click.option(
         "--filter", "tags", multiple=True, metavar="BADGE",
-        help="Only chains with this badge, kind, area or split; may be repeated.",
+        help="Only chains with this badge, stage, kind, area or split; may be repeated.",
     ),
     click.option("--search", default="", metavar="TEXT", help="Only chains with this text."),
     click.option(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from cai.records import Critique, Message, Revision
 from cai.view.browse import Browser
 from cai.view.browse_dialogs import Pick
 from cai.view.browse_list import ChainList
-from cai.view.choosing import ORDERS, Chain, Choice, choose, make_chains
+from cai.view.choosing import Chain, Choice, choose, in_order, make_chains
 from cai.view.terminal import clean
 from cai.view.transcripts import Round, Transcript, load_transcripts
 
@@ -216,32 +217,17 @@ def test_stages_are_among_the_filters(chains: list[Chain]) -> None:
     browsed(chains, check)
 
 
-@pytest.mark.parametrize("place", range(len(ORDERS)))
-def test_order_puts_those_without_a_value_last(chains: list[Chain], place: int) -> None:
-    name, value = list(ORDERS.items())[place]
-
+def test_order_is_picked_and_is_no_filter(chains: list[Chain]) -> None:
     async def check(app: Browser, pilot: Pilot[None]) -> None:
-        await press(app, pilot, "j", "j", "o", *["down"] * (place + 1), "enter")
-        assert f"1 of 24 · {name} first" in bar(app)
-        values = [value(chain) for chain in app.list.rows]
-        there = [x for x in values if x is not None]
-        assert there == sorted(there)
-        assert values == there + [None] * (24 - len(there))
-        assert len(set(there)) > 1
-        assert set(map(id, app.list.rows)) == set(map(id, chains))
+        await press(app, pilot, "j", "j", "o", "down", "enter")
+        assert "1 of 24 · highest reward first" in bar(app)
+        assert app.list.rows == [chain for chain in in_order(chains, "highest reward") if chain]
         await press(app, pilot, "f", "down", "enter", "escape")
-        assert app.choice == Choice(order=name), "an order is no filter"
+        assert app.choice == Choice(order="highest reward")
         await press(app, pilot, "o", "home", "enter")
         assert app.list.rows == chains
 
     browsed(chains, check)
-
-
-def test_what_failed_has_no_place_in_an_order() -> None:
-    failed = Chain(
-        Transcript(make_prompts(1)[0], respond(make_prompts(1)[0], "revise", 0, "", "error"))
-    )
-    assert [value(failed) for value in ORDERS.values()] == [None] * len(ORDERS)
 
 
 def test_a_hit_over_two_lines_is_one_and_neighbours_are_two() -> None:
@@ -255,8 +241,7 @@ def test_a_hit_over_two_lines_is_one_and_neighbours_are_two() -> None:
         assert bar(app).endswith(f"hit 1 of {n}")
 
     for search in ("one two", "ab"):
-        for width in (81, 84, 90):
-            browsed([chain], check, Choice(search=search), size=(width, 40))
+        browsed([chain], check, Choice(search=search), size=(81, 40))
 
 
 def test_principle_and_round_narrow_it_together(chains: list[Chain]) -> None:
@@ -271,6 +256,24 @@ def test_principle_and_round_narrow_it_together(chains: list[Chain]) -> None:
         assert app.choice == Choice()
 
     browsed(chains, check)
+
+
+def test_a_revision_that_failed_is_its_error(chains: list[Chain]) -> None:
+    whole = chains[12].transcript
+    last = whole.rounds[1].revision
+    assert last
+    failed = last.model_copy(update={"text": "", "generation": generation("error")})
+    rounds = (whole.rounds[0], replace(whole.rounds[1], revision=failed))
+
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        for _ in range(2):
+            shown = " ".join(line.text for line in map(Strip, app.view.lines))
+            assert "error: the prompt is too long" in shown
+            assert "no word changed" not in shown
+            assert "differ" not in shown
+            await press(app, pilot, "d")
+
+    browsed([Chain(replace(whole, rounds=rounds))], check, Choice(round=2), size=(160, 40))
 
 
 def test_diff_can_be_turned_off(chains: list[Chain]) -> None:

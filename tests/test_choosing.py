@@ -4,7 +4,16 @@ import pytest
 from run_folder import BAD, HOSTILE, build_run, make_prompts, respond
 
 from cai.errors import ConfigError
-from cai.view.choosing import Chain, Choice, check_choice, choose, draw, make_chains
+from cai.view.choosing import (
+    ORDERS,
+    Chain,
+    Choice,
+    check_choice,
+    choose,
+    draw,
+    in_order,
+    make_chains,
+)
 from cai.view.transcripts import Transcript, load_transcripts
 
 
@@ -88,6 +97,24 @@ def test_draw_says_its_seed(chains: list[Chain]) -> None:
     found, said = choose(chains, Choice(tags=("sft",), n_random=3, seed=8))
     assert len(found) == 3
     assert said == "6 of 24 chains · sft · 3 at random, --seed 8"
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_puts_those_without_a_value_last(chains: list[Chain], name: str) -> None:
+    found = [chain for chain in in_order(chains, name) if chain]
+    values = [ORDERS[name](chain) for chain in found]
+    there = [value for value in values if value is not None]
+    assert there == sorted(there)
+    assert len(set(there)) > 1
+    assert values == there + [None] * (24 - len(there))
+    assert sorted(numbers(found)) == list(range(24))
+    assert choose(chains, Choice(order=name)) == (found, f"24 of 24 chains · {name} first")
+
+
+def test_what_failed_has_no_place_in_an_order() -> None:
+    prompt = make_prompts(1)[0]
+    failed = Chain(Transcript(prompt, respond(prompt, "revise", 0, "", "error")))
+    assert [value(failed) for value in ORDERS.values()] == [None] * len(ORDERS)
 
 
 @pytest.mark.parametrize(

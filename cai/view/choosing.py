@@ -177,7 +177,8 @@ def choose(chains: Sequence[Chain], choice: Choice) -> tuple[list[Chain], str]:
 
     Raises ConfigError for a principle or tag that the run does not have."""
     choice = check_choice(choice, chains)
-    found = fitting = [chain for chain in chains if chain.fits(choice)]
+    ordered = in_order(chains, choice.order)
+    found = fitting = [chain for chain in ordered if chain and chain.fits(choice)]
     if choice.n_random:
         found = draw(fitting, choice.n_random, choice.seed)
     n_hits = sum(chain.hits(choice) for chain in found)
