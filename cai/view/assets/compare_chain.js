@@ -105,7 +105,7 @@ function stepPart({ name, change, a, b }) {
   if (b === undefined) {
     return make("div", { class: "step" }, head("the same in both"), textColumn(a, written(a.text), askedPart(a, asked(a, 0), [written(asked(a, 0))])));
   }
-  const said = !a || !b ? "in one run only" : change ? `${format.percent(change)} of the words differ` : "the same words";
+  const said = !a || !b ? "in one run only" : change == null ? "a generation failed" : change ? `${format.percent(change)} of the words differ` : "the same words";
   const texts = compareTexts(a?.text, b?.text, change == null || change > REWRITTEN);
   const asks = [asked(a, 0), asked(b, 1)], edited = compareTexts(...asks, a?.principle !== b?.principle);
   const columns = [a, b].map((row, side) => textColumn(row, texts[side], askedPart(row, asks[side], edited[side], asks[0] !== asks[1])));
