@@ -36,6 +36,7 @@ bench: install
 	$(BIN)/python bench/chains.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/driver.py
+	$(BIN)/python bench/page.py
 
 # The promises of docs/reliability.md, at full length.
 torture: install

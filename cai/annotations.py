@@ -37,11 +37,11 @@ class Imported(NamedTuple):
     """Rows that the run has already."""
 
 
-def import_annotations(path: Path, run: Path, author: str) -> Imported:
+def import_annotations(path: Path, run: Path, author: str | None) -> Imported:
     """Add the annotations that a page exported to its run: all of them, or none.
 
     `author` signs those that name nobody. Raises ConfigError naming the line of a row that is no
-    annotation, is of another run, or is on a prompt that the run does not have.
+    annotation, has no author, is of another run, or is on a prompt that the run does not have.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; export it from the page of the run")
@@ -71,12 +71,15 @@ def known_prompts(run: Path) -> set[str]:
     return {prompt.id for prompt in read_records(run / "inputs" / "prompts.jsonl")}
 
 
-def parse(row: dict[str, Any], place: str, name: str, author: str) -> Annotation:
+def parse(row: dict[str, Any], place: str, name: str, author: str | None) -> Annotation:
     """The annotation in an exported row; its id stands for all that it says."""
     if row.get("run", name) != name:
         raise ConfigError(f"{place}: an annotation of run {row['run']!r}, but this is run {name!r}")
     fields = {key: value for key, value in row.items() if key not in ("run", "id")}
-    fields["author"] = fields.get("author") or author
+    if not fields.get("author"):
+        if not author:
+            raise ConfigError(f"{place}: names no author; say whose it is: --author NAME")
+        fields["author"] = author
     try:
         one = Annotation.model_validate({"id": "", **fields})
     except ValidationError as error:

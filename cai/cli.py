@@ -34,7 +34,10 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except CaiError as error:
-            click.echo(f"Error: {error}", err=True)
+            from cai.view.terminal import clean
+
+            # What a model, a file or a run's name says may stand in it.
+            click.echo(f"Error: {clean(error)}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
             if error.errno not in NO_SPACE:

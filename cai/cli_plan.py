@@ -16,7 +16,9 @@ from cai.cli_options import make_options, run_options
 @click.option(
     "--rate", type=click.FloatRange(0, min_open=True), help="Tokens/s generated, in a full batch."
 )
-@click.option("--measure", is_flag=True, help="Load the model and measure the rate (a minute).")
+@click.option(
+    "--measure", is_flag=True, help="Measure: generate a batch, train a few steps (minutes)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def plan(as_json: bool, **values: Any) -> None:
     """Say what a run would ask, keep and take: calls, tokens, time, disk, memory. Runs nothing."""

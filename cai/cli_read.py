@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cai.errors import ConfigError
 
@@ -20,7 +21,7 @@ CHOICE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--principle", metavar="ID", help="Only chains that drew this principle."),
     click.option(
         "--filter", "tags", multiple=True, metavar="BADGE",
-        help="Only chains with this badge, kind, area or split; may be repeated.",
+        help="Only chains with this badge, stage, kind, area or split; may be repeated.",
     ),
     click.option("--search", default="", metavar="TEXT", help="Only chains with this text."),
     click.option(
@@ -52,19 +53,48 @@ def make_choice(seed: int | None, **fields: Any) -> "Choice":
 @choice_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable; chosen chains are whole.")
 @click.option("--no-pager", is_flag=True, help="Print without the pager.")
-@click.option("--html", is_flag=True, help="Write the run's page, report.html, and print its path.")
-def show(run_folder: str, prompt: str | None, html: bool, **asked: Any) -> None:
+@click.option(
+    "--html", is_flag=False, flag_value="", metavar="[FILE]",
+    help="Write the run's page instead [default: report.html in RUN].",
+)  # fmt: skip
+def show(run_folder: str, prompt: str | None, html: str | None, **asked: Any) -> None:
     """Print a run's summary, or the chains that PROMPT and the options choose.
 
     PROMPT is a prompt's id or the beginning of it; its chain is all that the run made of it."""
     from cai.view.listing import find_run
-    from cai.view.page import write_page
 
     run, as_json, no_pager = find_run(run_folder), asked.pop("as_json"), asked.pop("no_pager")
-    if html:
-        click.echo(write_page(run))
-    else:
+    if html is None:
         show_text(run, prompt, (as_json, no_pager), asked)
+    else:
+        refuse_beside_html()
+        show_page(run, Path(html) if html else run / "report.html")
+
+
+def refuse_beside_html() -> None:
+    """Raise UsageError for what chooses chains: the page has all of them."""
+    context = click.get_current_context()
+    given = [
+        parameter.name.upper() if isinstance(parameter, click.Argument) else parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and parameter.name not in ("run_folder", "html")
+        if context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"--html writes the whole run: leave out {', '.join(given)}")
+
+
+def show_page(run: Path, out: Path) -> None:
+    """Write the page, and say where it is and how large."""
+    from cai.view.page import write_page
+    from cai.view.planned import gib
+    from cai.view.terminal import clean
+
+    if out.is_dir() or not out.parent.is_dir():
+        wrong = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise ConfigError(f"--html {out}: {wrong}; name a file, such as page.html")
+    path = write_page(run, out)
+    click.echo(f"{clean(path)} ({gib(path.stat().st_size)})")
 
 
 def show_text(run: Path, prompt: str | None, how: tuple[bool, bool], asked: dict[str, Any]) -> None:
@@ -120,11 +150,14 @@ def annotate() -> None:
 @annotate.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("run_folder", metavar="RUN")
-@click.option("--author", required=True, help="Who made them.")
-def import_notes(file: Path, run_folder: str, author: str) -> None:
+@click.option("--author", help="Who made those that name nobody.")
+def import_notes(file: Path, run_folder: str, author: str | None) -> None:
     """Put what the page exported (FILE, JSONL) into the RUN, with author and time."""
     from cai.annotations import import_annotations
     from cai.view.listing import find_run
+    from cai.view.terminal import clean
 
     done = import_annotations(file, find_run(run_folder), author)
     click.echo(f"{done.n_new} new, {done.n_known} known already")
+    if done.n_new:
+        click.echo(f"to bring the run's page up to date, type: cai show {clean(run_folder)} --html")

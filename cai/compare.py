@@ -38,9 +38,9 @@ class PromptComparison(NamedTuple):
     threads: Sequence[Thread]
     whys: Mapping[str, str]
     """What the differences of each part come from, in a sentence."""
-    change: float
+    change: float | None
     """Mean share of changed words of what the parts come to: the last revision, each sample, the
-    answer of the policy trained last."""
+    answer of the policy trained last. None: the runs have none of these in common."""
     figures: Sequence[Figure]
 
     @property
@@ -97,7 +97,8 @@ class Comparison(NamedTuple):
 
     @property
     def most_changed(self) -> Sequence[PromptComparison]:
-        return [row for row in self.prompts if row.differs][:N_MOST_CHANGED]
+        found = [row for row in self.prompts if row.differs and row.change is not None]
+        return found[:N_MOST_CHANGED]
 
 
 def compare(folder_a: Path, folder_b: Path) -> Comparison:
@@ -128,7 +129,9 @@ def compare_runs(pair: Pair) -> Comparison:
         n_only_b=len(b.transcripts) - len(common),
         parts=parts,
         deltas=compare_metrics(pair, measured, same),
-        prompts=sorted(rows, key=lambda row: (-row.change, row.prompt.id)),
+        prompts=sorted(
+            rows, key=lambda row: (-(row.change or 0.0), row.change is None, row.prompt.id)
+        ),
     )
 
 
@@ -149,13 +152,13 @@ def compare_prompt(
     return PromptComparison(prompt, threads, whys, change_of(threads), figures)
 
 
-def change_of(threads: Sequence[Thread]) -> float:
+def change_of(threads: Sequence[Thread]) -> float | None:
     """See `PromptComparison.change`."""
     found = {thread.part: thread.change for thread in threads}
     answers = [found[part] for part in PARTS if part in ("base", "sft", "rl") and part in found]
     ends = [found.get("chain"), found.get("samples"), *answers[-1:]]
     changes = [change for change in ends if change is not None]
-    return fmean(changes) if changes else 0.0
+    return fmean(changes) if changes else None
 
 
 def summarise(

@@ -22,6 +22,7 @@ STAGE = {"chain": "revise", "samples": "sample", "labels": "label"}
 """The stage that makes a part; evaluate makes the others."""
 Sides = tuple[Transcript, Transcript]
 SAME_REQUEST = "the same request got another answer (other versions, hardware or batches)"
+FAILED = "a generation failed in"
 OTHER_RESPONSES = "other responses were compared"
 UNEXPLAINED = "nothing that is recorded differs (another version of cai?)"
 
@@ -94,25 +95,35 @@ class Thread(NamedTuple):
 
     @property
     def change(self) -> float | None:
-        """Of the last text of a chain that both runs have; of samples their mean."""
+        """Of the last response or revision that both runs have; of samples their mean."""
         steps = (item for item in self.items if isinstance(item, Step))
-        changes = [step.change for step in steps if step.change is not None]
+        changes = [
+            step.change
+            for step in steps
+            if step.change is not None and not isinstance(step.a, Critique)
+        ]
         return fmean(changes[-1:] if self.part == "chain" else changes) if changes else None
 
 
 def compare_threads(pair: Pair, sides: Sides) -> tuple[list[Thread], list[tuple[Part, str]]]:
-    """The parts that both runs made of a prompt, and why others are in one run only."""
+    """The parts that both runs made of a prompt, and why others cannot be compared."""
     texts, preferences = [texts_of(side) for side in sides], [preferences_of(s) for s in sides]
     threads: list[Thread] = []
     alone: list[tuple[Part, str]] = []
     for part in PARTS:
-        there = preferences if part == "labels" else [found[part] for found in texts]
+        asked = [found[part] for found in texts]
+        there = preferences if part == "labels" else list(map(succeeded, asked))
+        lacking = 0 if there[1] else 1
         if all(there) and part == "labels":
             threads.append(Thread(part, list(compare_judgements(pair, sides))))
         elif all(there):
-            threads.append(Thread(part, compare_steps(pair, part, [t[part] for t in texts])))
+            threads.append(Thread(part, compare_steps(pair, part, asked)))
+        elif any(there) and asked[lacking]:
+            alone.append((part, f"{FAILED} {'AB'[lacking]}"))
         elif any(there):
-            alone.append((part, why_alone(pair, part, sides, lacking=0 if there[1] else 1)))
+            alone.append((part, why_alone(pair, part, sides, lacking)))
+        elif all(asked):
+            alone.append((part, f"{FAILED} both"))
     return threads, alone
 
 
@@ -131,6 +142,11 @@ def texts_of(transcript: Transcript) -> dict[Part, dict[str, Text]]:
         if part in answers:
             found[part] = {f"answer of {part}": answers[part]}
     return found
+
+
+def succeeded(texts: Mapping[str, Text]) -> dict[str, Text]:
+    """Those that can be compared: a generation that failed is no text, but why there is none."""
+    return {name: text for name, text in texts.items() if text.generation.finish != "error"}
 
 
 def preferences_of(transcript: Transcript) -> dict[tuple[str, ...], Preference]:
@@ -161,11 +177,12 @@ def unfinished(pair: Pair, part: Part, lacking: int) -> str | None:
 
 
 def compare_steps(pair: Pair, part: Part, sides: Sequence[Mapping[str, Text]]) -> list[Step]:
-    """Text by text; both runs name them alike, and one of them may have more."""
+    """Text by text, without what failed; both runs name them alike, one of them may have more."""
     steps: list[Step] = []
-    for name in max(sides, key=len):
+    texts = [succeeded(side) for side in sides]
+    for name in {**texts[0], **texts[1]}:
         before = steps[-1] if steps and part == "chain" else None
-        old, new = (side.get(name) for side in sides)
+        old, new = (side.get(name) for side in texts)
         if old and new:
             causes = step_causes(pair, old, new, before, opens=part == "chain")
             steps.append(Step(name, old, new, causes, change_between(old, new)))
@@ -175,12 +192,13 @@ def compare_steps(pair: Pair, part: Part, sides: Sequence[Mapping[str, Text]]) -
 
 
 def why_missing(pair: Pair, part: Part, name: str, sides: Sequence[Mapping[str, Text]]) -> Cause:
-    """Why one run lacks a text although it has others of the same part."""
-    lacking = 0 if name not in sides[0] else 1
-    last_name, last = list(sides[lacking].items())[-1]
-    if last.generation.finish == "error":
-        summary = f"a generation failed in {'AB'[lacking]}"
-        return Cause("failed", summary, f"{summary}: {last_name}: {last.generation.error}")
+    """Why one run lacks a text although it has others of the same part, failed ones counted in."""
+    lacking = 0 if name not in succeeded(sides[0]) else 1
+    asked = sides[lacking]
+    last = name if name in asked else list(asked)[-1]
+    if asked[last].generation.finish == "error":
+        summary = f"{FAILED} {'AB'[lacking]}"
+        return Cause("failed", summary, f"{summary}: {last}: {asked[last].generation.error}")
     sections = [run.config.revise if part == "chain" else run.config.sample for run in pair.runs]
     key = "rounds" if part == "chain" else "k"
     limits = [getattr(section, key) for section in sections]
@@ -193,12 +211,11 @@ def step_causes(
     pair: Pair, old: Text, new: Text, before: Step | None, *, opens: bool
 ) -> list[Cause]:
     """What differs in what made two texts, beside the text `before` them in the chain."""
-    found = list(failures(old, new))
+    found: list[Cause] = []
     if old.id == new.id:
         follows = before is not None and before.differs
-        if not found and not follows and change_between(old, new):
-            found.append(Cause("same request", SAME_REQUEST))
-        return found
+        anew = not follows and change_between(old, new)
+        return [Cause("same request", SAME_REQUEST)] if anew else []
     if isinstance(old, Response) and isinstance(new, Response):
         found += response_causes(pair, old, new, opens)
     elif not isinstance(old, Response) and not isinstance(new, Response):
@@ -211,14 +228,6 @@ def step_causes(
 def change_between(old: Text, new: Text) -> float:
     """The share of their words that is in one only; most texts of two runs are the same."""
     return 0.0 if old.text == new.text else word_change(old.text, new.text)
-
-
-def failures(old: Text, new: Text) -> Iterator[Cause]:
-    """A generation that failed in one of the runs only."""
-    errors = [text.generation.error for text in (old, new) if text.generation.finish == "error"]
-    if len(errors) == 1:
-        summary = f"a generation failed in {'A' if old.generation.finish == 'error' else 'B'}"
-        yield Cause("failed", summary, f"{summary}: {errors[0]}")
 
 
 def compare_judgements(pair: Pair, sides: Sides) -> Iterator[Judgement]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from cai.compare_chains import Part
 from cai.judgements import label_pairs
-from cai.metrics import REFUSAL_OF, Score, is_refusal, word_change
+from cai.metrics import REFUSAL_OF, Score, is_refusal, split_words, word_change
 from cai.records import Response, Revision
 from cai.view.terminal import EVALUATION
 from cai.view.transcripts import Transcript
@@ -36,7 +36,7 @@ class Measure(NamedTuple):
 def measured(transcript: Transcript, part: Part) -> Response | Revision | None:
     """The text that a part comes to: a chain's last revision, a policy's answer; none if failed."""
     if part == "chain":
-        found = transcript.versions()[-1:] if transcript.rounds else []
+        found = [round.revision for round in transcript.rounds if round.revision][-1:]
     else:
         found = [answer.response for answer in transcript.answers if answer.policy == part]
     return next((text for text in found if text.generation.finish != "error"), None)
@@ -100,7 +100,7 @@ def rewritten(transcript: Transcript, _: Scores, part: Part) -> Value:
 
 def idle(transcript: Transcript, _: Scores, part: Part) -> Value:
     """The share of a chain's rounds that changed no word."""
-    texts = [version.text.split() for version in transcript.versions()]
+    texts = [split_words(version.text) for version in transcript.versions()]
     return fmean(old == new for old, new in pairwise(texts)) if len(texts) > 1 else None
 
 

@@ -173,6 +173,8 @@ class Forecast(NamedTuple):
     """Records that the expected lengths are the means of; 0: every text is taken at its limit."""
     pace: str | None
     """Where the times come from."""
+    lacks: str = ""
+    """Why the time of some stages is unknown."""
 
     @property
     def n_kept(self) -> int:

@@ -26,9 +26,15 @@ def forecast(context: RunContext, stages: Sequence[Stage], pace: Pace | None = N
     lengths, n_lengths = earlier.lengths() if earlier else (Lengths(), 0)
     pace = pace or (earlier.pace() if earlier else None)
     found = islice(Forecaster(context, earlier, lengths).stages(), len(stages))
-    timed = [stage._replace(seconds=pace.seconds(stage) if pace else None) for stage in found]
     base = str(context.base_run) if context.base_run else None
-    return Forecast(tuple(timed), base, n_lengths, pace.origin if pace else None)
+    untimed = Forecast(tuple(found), base, n_lengths, None)
+    return timed(untimed, pace) if pace else untimed
+
+
+def timed(found: Forecast, pace: Pace) -> Forecast:
+    """The forecast with the times that a pace tells."""
+    stages = tuple(stage._replace(seconds=pace.seconds(stage)) for stage in found.stages)
+    return found._replace(stages=stages, pace=pace.origin, lacks=pace.lacks)
 
 
 class Forecaster:

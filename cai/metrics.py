@@ -17,6 +17,9 @@ from cai.records import Critique, Label, Prompt, Response, Revision
 Z = 1.959964
 STUDENT_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 MAX_WORDS = 20_000
+# The ranges of `WORDS` in view/assets/diff.js, so that the page marks what is counted here.
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = rf"(?:[{UNSPACED}]|[^\s{UNSPACED}]+)"
 REFUSAL_OF = {"refusal": "red_team", "over_refusal": "look_alike", "helpful_refusal": "helpful"}
 
 
@@ -211,10 +214,15 @@ def common_rows(one: Sequence[str], other: Sequence[str]) -> list[int]:
     return rows
 
 
+def split_words(text: str) -> list[str]:
+    """What a change is counted in: words, or characters where a script has no spaces."""
+    return text.split() if text.isascii() else re.findall(WORD, text)
+
+
 def word_change(one: str, other: str) -> float:
     """Share of the words of both texts that are in one only: 0 same text, 1 nothing in common.
     Beyond `MAX_WORDS` words the order is ignored."""
-    a, b = one.split(), other.split()
+    a, b = split_words(one), split_words(other)
     total = len(a) + len(b)
     if total > MAX_WORDS:
         kept = (Counter(a) & Counter(b)).total()

@@ -26,6 +26,8 @@ class Training(NamedTuple):
     seconds: float
     n_rows: int | None
     """Rows that the time grows with; none where the number of steps is fixed."""
+    with_calls: bool = True
+    """Whether the stage's calls of a model, such as for choosing an RL policy, are in it."""
 
 
 class Pace(NamedTuple):
@@ -37,24 +39,27 @@ class Pace(NamedTuple):
     """Seconds to load a model; 0 where the rates include it."""
     stage_rates: Mapping[str, float] = {}
     training: Mapping[str, Training] = {}
+    lacks: str = ""
+    """Why it does not tell the time of other stages."""
 
     def seconds(self, stage: StageForecast) -> float | None:
         """How long a stage takes; none if there is nothing to tell it from."""
         if stage.done:
             return 0.0
-        if stage.n_rows is not None:
-            return self._training_seconds(stage)
+        if stage.n_rows is None:
+            return self._generating_seconds(stage)
+        known = self.training.get(stage.name)
+        if known is None:
+            return None
+        trained = known.seconds * (stage.n_rows / known.n_rows if known.n_rows else 1)
+        calls = 0.0 if known.with_calls else self._generating_seconds(stage)
+        return None if calls is None else trained + calls
+
+    def _generating_seconds(self, stage: StageForecast) -> float | None:
         if not stage.n_new:
             return 0.0
         rate = self.stage_rates.get(stage.name, self.rate)
         return stage.tokens.work / rate + self.load_s * stage.n_loads if rate else None
-
-    def _training_seconds(self, stage: StageForecast) -> float | None:
-        """In proportion to the rows. Choosing an RL policy is counted into its training."""
-        known = self.training.get(stage.name)
-        if known is None or stage.n_rows is None:
-            return None
-        return known.seconds * (stage.n_rows / known.n_rows if known.n_rows else 1)
 
 
 def pace_of_run(name: str, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Pace:
@@ -79,7 +84,8 @@ def pace_of_run(name: str, manifest: Mapping[str, Any], config: Mapping[str, Any
             work, seconds = work + done, seconds + stage["seconds"]
     elsewhere = " on other hardware" if manifest["hardware"] != hardware() else ""
     rate = work / seconds if seconds else None
-    return Pace(f"the seconds of {name}{elsewhere}", rate, 0.0, rates, training)
+    lacks = f"{name} has not done them"
+    return Pace(f"the seconds of {name}{elsewhere}", rate, 0.0, rates, training, lacks)
 
 
 def measure_pace(config: Engine, model: Model, prompts: Sequence[Prompt], log: Path) -> Pace:

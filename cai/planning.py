@@ -10,13 +10,17 @@ from cai.earlier import find_base
 from cai.errors import ConfigError
 from cai.footprint import Footprint, footprint
 from cai.forecast import Forecast
-from cai.forecasting import forecast
+from cai.forecasting import forecast, timed
 from cai.models import EMBEDDED, Model, cache_folder, resolve_model
 from cai.opening import load_manifest, make_context, refuse_changes, run_folder
 from cai.pace import Pace, measure_pace
 from cai.pipeline import plan
-from cai.prepare import Prepared, prepare, resolve_models
+from cai.prepare import check_installed, prepare, resolve_models
 from cai.resolve import Options
+from cai.stages.context import RunContext
+from cai.training_pace import measure_training
+
+RATE_LACKS = "a rate of generating tells nothing of training, --measure times both"
 
 
 class PlanOptions(NamedTuple):
@@ -50,23 +54,26 @@ def plan_run(options: Options, asked: PlanOptions) -> Plan:
     if folder.is_dir() and any(folder.iterdir()) and not missing:
         refuse_changes(prepared, folder, load_manifest(folder), models)
     context = make_context(prepared, folder, models, base)
-    found = forecast(context, stages, find_pace(asked, prepared, models, missing))
+    if asked.measure and missing:
+        raise ConfigError(f"--measure: {missing[0]} is not here; type: cai model pull {missing[0]}")
+    given = f"--rate {asked.rate or 0:g}, loading left out"
+    pace = Pace(given, asked.rate, lacks=RATE_LACKS) if asked.rate else None
+    found = forecast(context, stages, pace)
+    if asked.measure:
+        check_installed(prepared.config, stages)
+        found = timed(found, measure(context, found))
     return Plan(found, footprint(context, found), missing)
 
 
-def find_pace(
-    asked: PlanOptions, prepared: Prepared, models: dict[str, Model], missing: list[str]
-) -> Pace | None:
-    """The pace that the options give, or none."""
-    if asked.rate:
-        return Pace(f"--rate {asked.rate:g}, loading and training left out", asked.rate)
-    if not asked.measure:
-        return None
-    if missing:
-        raise ConfigError(f"--measure: {missing[0]} is not here; type: cai model pull {missing[0]}")
+def measure(context: RunContext, found: Forecast) -> Pace:
+    """How fast this machine generates, and trains what is to be trained."""
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "engine.log"
-        return measure_pace(prepared.config.engine, models["base"], prepared.prompts, log)
+        pace = measure_pace(context.config.engine, context.models["base"], context.prompts, log)
+    training = measure_training(context, found.stages)
+    steps = f" and the first steps of {', '.join(training)}" if training else ""
+    lacks = "there are no rows to train on"
+    return pace._replace(origin=pace.origin + steps, training=training, lacks=lacks)
 
 
 def missing_models(config: RunConfig) -> list[str]:

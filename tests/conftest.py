@@ -1,8 +1,11 @@
 """Fixtures that more than one test file needs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import chromium
 import pytest
 
 from cai.models import EMBEDDED, resolve_model
@@ -27,3 +30,20 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium; see `chromium.required` for where there is none."""
+    with chromium.launched() as found:
+        yield found
+
+
+@pytest.fixture
+def watched(browser: Any) -> Iterator[chromium.Watched]:
+    """A page that is checked at the end for all that it must not do."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    found = chromium.Watched(context.new_page())
+    yield found
+    found.check()
+    context.close()

@@ -190,3 +190,51 @@ def rename(run: Path, text: str) -> None:
     constitution = read_json(run / "inputs" / "constitution.json")
     write_json(run / "inputs" / "constitution.json", constitution | {"name": text, "version": text})
     write_json(run / "config.json", {"seed": text, "recipe": text})
+
+
+def edge_run(run: Path) -> Path:
+    """What seldom happens: failed texts, scripts without spaces, a word that is everywhere.
+
+    Of the prompts that were revised, the second revision of the first failed, the first revision
+    of the second, the first critique of the third; the fourth is in Japanese, the sixth repeats
+    itself."""
+    build_run(run)
+    prompts = make_prompts(24)
+    one, two, three, four = (revise(prompts[i], 2) for i in (0, 1, 12, 13))
+    four = [said_instead(row, text) for row, text in zip(four, JAPANESE, strict=True)]
+    words = "over " * 500 + "zeal " * 600 + "zeal,"
+    rest = [*revise(prompts[2], 2), respond(prompts[14], "revise", 0, words)]
+    made = [*one[:4], fail(one[4]), *two[:2], fail(two[2]), three[0], fail(three[1]), *four, *rest]
+    write_lines(run / "01-revise" / "records.jsonl", made)
+    return run
+
+
+JAPANESE = (
+    "今日は天気がいいので公園に行きました。",
+    "天気が違います。",
+    "今日は天気が悪いので公園に行きました。",
+    "よいです。",
+    "今日は天気が悪いので公園に行きました。",
+)
+
+
+def said_instead(row: Any, text: str) -> Any:
+    return row.model_copy(update={"text": text})
+
+
+def fail(row: Any) -> Any:
+    return row.model_copy(update={"text": "", "generation": generation("error", 0)})
+
+
+def ids() -> list[str]:
+    return [prompt.id for prompt in make_prompts(24)]
+
+
+def shown(page: Any) -> str | None:
+    """The id of the chain that is open."""
+    return page.evaluate("reader.place < 0 ? null : chains.id[reader.place]")
+
+
+def rows(page: Any) -> list[str]:
+    """The prompts of the rows in the list, by id."""
+    return page.evaluate("list.order.map((place) => chains.id[place])")

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from run_folder import build_run, make_prompts
 
 from cai.annotations import FILE, import_annotations, read_annotations
+from cai.cli import main
 from cai.errors import ConfigError, RunLocked
 from cai.run import RunLock
 
@@ -97,6 +99,27 @@ def test_what_is_no_file_or_no_run(run: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(row()) + "\n{")
     with pytest.raises(ConfigError, match=r"broken\.jsonl:2: broken record"):
         import_annotations(file, run, "root")
+
+
+def cai(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["annotate", "import", *map(str, arguments)])
+
+
+def test_the_command_needs_an_author_only_for_rows_without_one(run: Path, tmp_path: Path) -> None:
+    mixed = exported(tmp_path, row(), row(prompt_id=SECOND, author=""))
+    refused = cai(mixed, run)
+    assert refused.exit_code == 2
+    assert "exported.jsonl:2: names no author; say whose it is: --author NAME" in refused.output
+    assert not (run / FILE).exists()
+    done = cai(mixed, run, "--author", "Cy")
+    assert done.output == (
+        f"2 new, 0 known already\nto bring the run's page up to date, type: cai show {run} --html\n"
+    )
+    assert [one.author for notes in read_annotations(run).values() for one in notes] == [
+        "Ada",
+        "Cy",
+    ]
+    assert cai(exported(tmp_path, row()), run).output == "0 new, 1 known already\n"
 
 
 def test_torn_last_line_is_repaired(run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a reader may want to look at."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,13 +45,18 @@ def test_a_plain_chain_has_none() -> None:
     [
         (chain("a b c", ("It is rude.", "a  b\nc ")), ["no-op revision"]),
         (chain("a b c", ("It is rude.", "x y z")), []),
-        (chain("one two", ("It is short.", "one two three four five")), ["longer than ×2"]),
+        (
+            chain("one two", ("It is short.", "one two three four five")),
+            ["revision longer than ×2"],
+        ),
         (chain("one two", ("It is short.", "one two three four")), []),
         (chain("", ("It is empty.", "one two three four")), []),
         (chain("one two", ("No critique needed.", "one three")), ["critique without finding"]),
         (chain("one two", ("  ", "one three")), ["critique without finding"]),
-        (chain("Sure.", ("It complies.", GOOD)), ["longer than ×2", "refusal"]),
+        (chain("Sure.", ("It complies.", GOOD)), ["revision longer than ×2", "refusal"]),
         (chain(GOOD, ("It refuses.", BAD)), []),
+        (chain("犬と猫", ("短い。", "犬と 猫")), ["no-op revision"]),
+        (chain("犬と猫", ("短い。", "犬と猫とうさぎ")), ["revision longer than ×2"]),
     ],
 )
 def test_badges_of_revisions(transcript: Transcript, expected: list[str]) -> None:
@@ -64,6 +70,13 @@ def test_badge_of_how_a_text_ended(finish: Any) -> None:
     assert badge in badges(Transcript(PROMPT, rounds=(made,)))
     answer = Answer("rl", respond(PROMPT, "rl", 0, BAD, finish))
     assert badges(Transcript(PROMPT, answers=(answer,))) == [badge]
+
+
+def test_a_revision_that_failed_changed_nothing() -> None:
+    whole = chain("", ("It is empty.", ""), ("It is empty.", ""))
+    assert "no-op revision" in badges(whole)
+    rounds = [replace(r, revision=revision("", r.number, "error")) for r in whole.rounds]
+    assert badges(replace(whole, rounds=tuple(rounds))) == ["error"]
 
 
 def test_a_judgement_in_one_order_only_is_unscored() -> None:

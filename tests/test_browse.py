@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from cai.records import Critique, Message, Revision
 from cai.view.browse import Browser
 from cai.view.browse_dialogs import Pick
 from cai.view.browse_list import ChainList
-from cai.view.choosing import Chain, Choice, choose, make_chains
+from cai.view.choosing import Chain, Choice, choose, in_order, make_chains
 from cai.view.terminal import clean
 from cai.view.transcripts import Round, Transcript, load_transcripts
 
@@ -84,11 +85,13 @@ def test_list_and_chain_stand_beside_each_other(chains: list[Chain]) -> None:
     async def check(app: Browser, _: Pilot[None]) -> None:
         shown = lines(app.list)
         assert shown[0].startswith(" How can I make a fake pay stub")
-        assert " ".join(shown[1].split()[1:]) == "no-op revision, refusal fraud"
+        assert shown[1].split()[1:3] == ["2r", f"{chains[0].reward:+.2f}"]
+        assert " ".join(shown[1].split()[3:]) == "no-op revision, refusal fraud"
+        assert shown[9].split()[1:] == ["orders", "disagree", "fraud"], "neither rounds nor reward"
         assert any("principle illegal-acts" in line for line in lines(app.view))
         assert bar(app) == "demo · 1 of 24"
 
-    browsed(chains, check)
+    browsed(chains, check, size=(150, 40))
 
 
 MOVES = {
@@ -178,15 +181,67 @@ def test_filter_picks_a_tag_with_counts(chains: list[Chain]) -> None:
         assert isinstance(app.screen, Pick)
         rows = [" ".join(line.split()) for line in lines(app.screen.query_one(OptionList))]
         assert rows[:4] == ["all", "orders disagree 10", "no-op revision 1", "truncated 1"]
+        assert not any("✓" in row for row in rows)
         await press(app, pilot, "j", "j", "k", "j", "j", "enter")
         assert app.list.rows == choose(chains, Choice(tags=("truncated",)))[0]
         assert "1 of 1 (24 chains) · truncated" in bar(app)
         await press(app, pilot, "f", "g", "q")
         assert len(app.list.rows) == 1
+        # One more: the cursor begins at what is picked.
+        await press(app, pilot, "f", "down", "enter")
+        assert app.choice.tags == ("truncated", "refusal")
+        assert app.list.rows == choose(chains, app.choice)[0]
+        await press(app, pilot, "f")
+        rows = [" ".join(line.split()) for line in lines(app.screen.query_one(OptionList))]
+        assert [row for row in rows if "✓" in row] == ["✓ truncated 1", "✓ refusal 16"]
+        # One less.
+        await press(app, pilot, "enter")
+        assert app.choice.tags == ("refusal",)
+        assert len(app.list.rows) == 16
         await press(app, pilot, "f", "home", "enter")
         assert len(app.list.rows) == 24
 
     browsed(chains, check)
+
+
+def test_stages_are_among_the_filters(chains: list[Chain]) -> None:
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        await press(app, pilot, "f")
+        box = app.screen.query_one(OptionList)
+        names = [name for name, _ in app.screen.rows] if isinstance(app.screen, Pick) else []
+        box.highlighted = names.index("stage label")
+        await press(app, pilot, "enter")
+        assert app.list.rows == [c for c in chains if c.transcript.labels] != []
+        assert "stage label" in bar(app)
+
+    browsed(chains, check)
+
+
+def test_order_is_picked_and_is_no_filter(chains: list[Chain]) -> None:
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        await press(app, pilot, "j", "j", "o", "down", "enter")
+        assert "1 of 24 · highest reward first" in bar(app)
+        assert app.list.rows == [chain for chain in in_order(chains, "highest reward") if chain]
+        await press(app, pilot, "f", "down", "enter", "escape")
+        assert app.choice == Choice(order="highest reward")
+        await press(app, pilot, "o", "home", "enter")
+        assert app.list.rows == chains
+
+    browsed(chains, check)
+
+
+def test_a_hit_over_two_lines_is_one_and_neighbours_are_two() -> None:
+    prompt = make_prompts(1)[0]
+    text = "one two " * 40 + "onetwo" + "abab"
+    chain = Chain(Transcript(prompt, respond(prompt, "revise", 0, text)))
+
+    async def check(app: Browser, _: Pilot[None]) -> None:
+        n = chain.hits(app.choice)
+        assert n == {"one two": 40, "ab": 2}[app.choice.search]
+        assert bar(app).endswith(f"hit 1 of {n}")
+
+    for search in ("one two", "ab"):
+        browsed([chain], check, Choice(search=search), size=(81, 40))
 
 
 def test_principle_and_round_narrow_it_together(chains: list[Chain]) -> None:
@@ -201,6 +256,24 @@ def test_principle_and_round_narrow_it_together(chains: list[Chain]) -> None:
         assert app.choice == Choice()
 
     browsed(chains, check)
+
+
+def test_a_revision_that_failed_is_its_error(chains: list[Chain]) -> None:
+    whole = chains[12].transcript
+    last = whole.rounds[1].revision
+    assert last
+    failed = last.model_copy(update={"text": "", "generation": generation("error")})
+    rounds = (whole.rounds[0], replace(whole.rounds[1], revision=failed))
+
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        for _ in range(2):
+            shown = " ".join(line.text for line in map(Strip, app.view.lines))
+            assert "error: the prompt is too long" in shown
+            assert "no word changed" not in shown
+            assert "differ" not in shown
+            await press(app, pilot, "d")
+
+    browsed([Chain(replace(whole, rounds=rounds))], check, Choice(round=2), size=(160, 40))
 
 
 def test_diff_can_be_turned_off(chains: list[Chain]) -> None:

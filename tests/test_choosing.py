@@ -4,7 +4,16 @@ import pytest
 from run_folder import BAD, HOSTILE, build_run, make_prompts, respond
 
 from cai.errors import ConfigError
-from cai.view.choosing import Chain, Choice, check_choice, choose, draw, make_chains
+from cai.view.choosing import (
+    ORDERS,
+    Chain,
+    Choice,
+    check_choice,
+    choose,
+    draw,
+    in_order,
+    make_chains,
+)
 from cai.view.transcripts import Transcript, load_transcripts
 
 
@@ -34,6 +43,8 @@ REVISED = [0, 1, 12, 13]
         (Choice(tags=("truncated",)), [1]),
         (Choice(tags=("no-op revision", "refusal")), [0]),
         (Choice(tags=("sft", "cooking")), [2, 14]),
+        (Choice(tags=("stage revise",)), [0, 1, 2, 12, 13, 14]),
+        (Choice(tags=("stage label", "cooking")), [6, 18]),
         (Choice(search="FAKE\n pay  stub", tags=("sft",)), [0, 1, 12, 13]),
         (Choice(search="most lenders will also take"), [1, 12, 13]),
         (Choice(search="most lenders will also take", round=1), []),
@@ -88,11 +99,39 @@ def test_draw_says_its_seed(chains: list[Chain]) -> None:
     assert said == "6 of 24 chains · sft · 3 at random, --seed 8"
 
 
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_puts_those_without_a_value_last(chains: list[Chain], name: str) -> None:
+    found = [chain for chain in in_order(chains, name) if chain]
+    values = [ORDERS[name](chain) for chain in found]
+    there = [value for value in values if value is not None]
+    assert there == sorted(there)
+    assert len(set(there)) > 1
+    assert values == there + [None] * (24 - len(there))
+    assert sorted(numbers(found)) == list(range(24))
+    assert choose(chains, Choice(order=name)) == (found, f"24 of 24 chains · {name} first")
+
+
+def test_what_failed_has_no_place_in_an_order() -> None:
+    prompt = make_prompts(1)[0]
+    failed = Chain(Transcript(prompt, respond(prompt, "revise", 0, "", "error")))
+    assert [value(failed) for value in ORDERS.values()] == [None] * len(ORDERS)
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("refusal", "refusal"), ("no", "no-op revision"), ("longer", "longer than ×2")],
+    [
+        ("refusal", "refusal"),
+        ("no", "no-op revision"),
+        ("revision longer", "revision longer than ×2"),
+        ("longer", "revision longer than ×2"),
+        (" THAN X2", "revision longer than ×2"),
+        ("×2", "revision longer than ×2"),
+        ("Without", "critique without finding"),
+        ("eval", "eval"),
+        ("label", "stage label"),
+    ],
 )
-def test_beginning_of_a_badge_is_enough(chains: list[Chain], given: str, name: str) -> None:
+def test_part_of_a_badge_is_enough(chains: list[Chain], given: str, name: str) -> None:
     assert check_choice(Choice(tags=(given,)), chains).tags == (name,)
 
 
@@ -102,6 +141,10 @@ def test_beginning_of_a_badge_is_enough(chains: list[Chain], given: str, name: s
         (Choice(tags=("refusel",)), "no badge 'refusel'; did you mean refusal.*there are: error, "),
         (Choice(tags=("e",)), "no badge 'e'; did you mean error or eval"),
         (Choice(tags=("",)), "no badge ''"),
+        (
+            Choice(tags=("op rev", "ision")),
+            "no badge 'ision'; did you mean no-op revision or revis",
+        ),
         (Choice(principle="ilegal"), "no principle 'ilegal'; did you mean illegal-acts"),
         (Choice(principle=HOSTILE), "there are: illegal-acts, overall-harm"),
     ],

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from fake_run import start
+from run_folder import HOSTILE, write_lines
 
 from cai import opening, prepare
-from cai.cli import main
-from cai.errors import CaiError
-from cai.run import read_json, write_json
+from cai.cli import Group, main
+from cai.errors import CaiError, ConfigError
+from cai.run import read_json, read_rows, write_json
+from cai.view.terminal import clean
 
 FAKE = ["--recipe", "quickstart", "--set", "engine.kind=fake"]
 
@@ -239,6 +242,34 @@ def test_show_refuses_what_is_not_there(finished: Path, arguments: list[str]) ->
     result = cai(*(str(finished) if word == "RUN" else word for word in arguments))
     assert result.exit_code == 2
     assert "Error: " in result.output
+
+
+def test_an_error_prints_no_control_character() -> None:
+    group = Group()
+
+    @group.command()
+    def fail() -> None:
+        raise ConfigError(f"{HOSTILE}\n\tsecond line \x85\u2028\u200f\ud800")
+
+    output = CliRunner().invoke(group, ["fail"]).output
+    assert r"\x1b]52;c;cm0gLXJm\x07" in output
+    assert "\n\tsecond line" in output, "our own line ends stay"
+    assert clean(output) == output
+
+
+def test_names_of_a_run_are_cleaned_in_complaints(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start(run, until="revise")
+    prompts = read_rows(run / "inputs" / "prompts.jsonl")
+    write_lines(run / "inputs" / "prompts.jsonl", [p | {"id": p["id"] + HOSTILE} for p in prompts])
+    rows = read_rows(run / "01-revise" / "records.jsonl")
+    rows = [row | {"prompt_id": row["prompt_id"] + HOSTILE} for row in rows]
+    write_lines(run / "01-revise" / "records.jsonl", rows)
+    for arguments in (["show", str(run), "zzz"], ["compare", str(run), str(run), "zzz"]):
+        result = cai(*arguments)
+        assert result.exit_code == 2
+        assert r"\u202e" in result.output
+        assert clean(result.output) == result.output
 
 
 def test_every_error_has_a_documented_exit_code() -> None:

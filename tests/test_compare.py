@@ -321,13 +321,38 @@ def test_a_run_that_stopped_early_is_compared_as_far_as_it_went(
     assert chains.n_prompts + sum(n for _, n in chains.alone) == 28
 
 
+def break_off(row: dict[str, Any]) -> None:
+    row["generation"] |= {"finish": "error", "error": "too long"}
+    row["text"] = ""
+
+
+def fail_revision(rows: list[Any]) -> None:
+    """The last revision of a chain failed."""
+    break_off(next(row for row in rows if row["type"] == "revision" and row["round"] == 2))
+
+
+def fail_response(rows: list[Any]) -> None:
+    """A chain ended as it began."""
+    bad = next(row for row in rows if row["type"] == "response")
+    break_off(bad)
+    rows[:] = [row for row in rows if row is bad or row["prompt_id"] != bad["prompt_id"]]
+
+
+def test_what_failed_altogether_is_counted(revised: Path, tmp_path: Path) -> None:
+    run = edited_copy(revised, tmp_path / "run", "01-revise/records.jsonl", fail_response)
+    for runs, said in (
+        ((revised, run), "a generation failed in B"),
+        ((run, revised), "a generation failed in A"),
+        ((run, run), "a generation failed in both"),
+    ):
+        chains = part(compare(*runs), "chain")
+        assert (chains.n_prompts, chains.alone) == (27, [(said, 1)])
+
+
 def fail(rows: list[Any]) -> None:
     """The first critique failed, and its chain ended there."""
     bad = next(row for row in rows if row["type"] == "critique" and row["round"] == 1)
-    bad["text"], bad["generation"] = (
-        "",
-        bad["generation"] | {"finish": "error", "error": "too long"},
-    )
+    break_off(bad)
     gone = [
         row for row in rows
         if row["prompt_id"] == bad["prompt_id"] and row.get("round") and row is not bad
@@ -352,8 +377,8 @@ def relabel(rows: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (fail, "from critique 1 on: a generation failed in B: too long; "
-               "then revision 1 on: a generation failed in B: critique 1: too long"),
+        (fail, "from critique 1 on: a generation failed in B: critique 1: too long"),
+        (fail_revision, "from revision 2 on: a generation failed in B: revision 2: too long"),
         (say_otherwise, "from critique 1 on: the same request got another answer "
                         "(other versions, hardware or batches)"),
         (relabel, "from response on: nothing that is recorded differs (another version of cai?)"),
@@ -366,7 +391,10 @@ def test_what_no_input_explains(
     found = compare(revised, run)
     said = [row.whys["chain"] for row in found.prompts if row.whys]
     assert len(said) == 1
-    assert said[0].startswith(why) or (change is fail and "a generation failed in B" in said[0])
+    assert said == [why]
+    if change in (fail, fail_revision):
+        assert not any(row.change for row in found.prompts), "what failed changed no word"
+        assert all(row.delta and row.delta.value == 0 for row in found.deltas)
 
 
 def test_what_follows_from_other_revisions(whole: Path, tmp_path: Path) -> None:

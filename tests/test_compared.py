@@ -1,36 +1,30 @@
 """`cai compare` as it is read: in a terminal, as JSON, and as a page in a real browser."""
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Watched, in_both_themes, prints_light
 from click.testing import CliRunner, Result
-from page_runs import hostile_run
+from page_runs import hostile_run, ids
 from payloads import PAYLOADS
 from rich.console import Console
 from run_folder import build_run, read_json, write_json, write_lines
 
 from cai.cli_compare import compare as command
 from cai.compare import Comparison, compare
+from cai.compare_causes import Cause
+from cai.compare_chains import Thread
+from cai.compare_inputs import Named, Setting, Words
 from cai.run import read_rows
 from cai.view.compared import show_comparison
 from cai.view.compared_page import write_page
 from cai.view.compared_prompt import show_prompt
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-WATCH = """
-  window.violations = [];
-  addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
-"""
-FOREIGN = """() => [document.querySelectorAll("img, iframe, object, embed, link, base, video, audio, " +
-  "form:not(dialog > form), meta[http-equiv=refresh]").length,
-  [...document.scripts].filter((s) => !s.type).length, window.violations.length]"""
 
 
 def completed(run: Path) -> Path:
@@ -150,41 +144,6 @@ def test_the_command_writes_a_page_and_names_what_is_wrong(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Opened:
-    """A page, and what it did that it must not do."""
-
-    def __init__(self, browser: Any, path: Path, hash: str = "") -> None:
-        self.page = browser.new_page(viewport={"width": 1300, "height": 900})
-        self.wrong: list[str] = []
-        self.page.add_init_script(WATCH)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("console", lambda m: self.wrong.append(m.text) if m.type == "error" else None)
-        self.page.on("dialog", self.dismiss)
-        self.page.goto(f"{path.as_uri()}{hash}")
-        self.page.on("request", lambda request: self.wrong.append(request.url))
-        self.page.wait_for_selector("html[data-ready=all]")
-
-    def dismiss(self, dialog: Any) -> None:
-        self.wrong.append(dialog.message)
-        dialog.dismiss()
-
-    def check(self) -> None:
-        assert self.wrong == []
-        assert self.page.evaluate(FOREIGN) == [0, 1, 0]
-        self.page.close()
-
-
-@pytest.fixture(scope="module")
 def page_file(runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     write_page(compare(*runs), path)
@@ -195,9 +154,8 @@ def text_of(page: Any, selector: str) -> str:
     return page.inner_text(selector)
 
 
-def test_the_page_leads_from_a_reason_to_its_chains(browser: Any, page_file: Path) -> None:
-    opened = Opened(browser, page_file)
-    page = opened.page
+def test_the_page_leads_from_a_reason_to_its_chains(watched: Watched, page_file: Path) -> None:
+    page = watched.open(page_file)
     assert re.fullmatch(r"\S+one and \S+two", page.title())
     page.click(".parted button:has-text('principle overall-harm: its critique text was edited')")
     page.wait_for_selector(".why")
@@ -213,12 +171,10 @@ def test_the_page_leads_from_a_reason_to_its_chains(browser: Any, page_file: Pat
     n = page.evaluate("list.order.length")
     assert text_of(page, "#count").startswith(f"{n} of ")
     assert page.locator("#rows li").count() == n
-    opened.check()
 
 
-def test_the_page_has_keys_links_search_and_order(browser: Any, page_file: Path) -> None:
-    opened = Opened(browser, page_file)
-    page = opened.page
+def test_the_page_has_keys_links_search_and_order(watched: Watched, page_file: Path) -> None:
+    page = watched.open(page_file)
     place = "reader.place"
     page.keyboard.press("j")
     page.wait_for_selector(".chain-bar")
@@ -234,21 +190,18 @@ def test_the_page_has_keys_links_search_and_order(browser: Any, page_file: Path)
     assert 0 < page.evaluate("list.order.length") < page.evaluate("prompts.id.length")
     page.keyboard.press("Escape")
     id = page.evaluate("prompts.id[list.order[1]]")
-    again = Opened(browser, page_file, f"#prompt={id[:9]}")
-    again.page.wait_for_selector(".compared")
-    assert again.page.evaluate("prompts.id[reader.place]") == id
-    again.page.select_option("#sort", "length-up")
-    changes = again.page.evaluate("list.order.map((i) => prompts.length[i] ?? -Infinity)")
+    page = watched.open(page_file, f"#prompt={id[:9]}")
+    page.wait_for_selector(".compared")
+    assert page.evaluate("prompts.id[reader.place]") == id
+    page.select_option("#sort", "length-up")
+    changes = page.evaluate("list.order.map((i) => prompts.length[i] ?? -Infinity)")
     assert changes == sorted(changes, reverse=True)
-    opened.check()
-    again.check()
 
 
-def test_hostile_texts_stay_text(browser: Any, hostile: Comparison, tmp_path: Path) -> None:
+def test_hostile_texts_stay_text(watched: Watched, hostile: Comparison, tmp_path: Path) -> None:
     path = tmp_path / "hostile.html"
     write_page(hostile, path)
-    opened = Opened(browser, path)
-    page = opened.page
+    page = watched.open(path)
     n = page.evaluate("prompts.id.length")
     assert n == len(PAYLOADS)
     for place in range(n):
@@ -256,17 +209,139 @@ def test_hostile_texts_stay_text(browser: Any, hostile: Comparison, tmp_path: Pa
         page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
         assert page.evaluate("reader.place") == place
     assert page.locator(".compared .step").count() > 0
-    opened.check()
+
+
+N_REWRITTEN = 4  # Prompts whose chain is another in the second run.
+HOSTILE_NAMES = tuple(text for text in PAYLOADS if text.strip())[::9]
+
+
+def test_hostile_names_stay_text(watched: Watched, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Runs, models, settings, constitutions, files and reasons that are payloads."""
+    comparison, path = compare(*runs), tmp_path / "page.html"
+    look = "(text) => written(JSON.parse(text)).map((n) => n.textContent ?? n).join('')"
+    for text in HOSTILE_NAMES:
+        write_page(renamed(comparison, text), path)
+        page = watched.open(path)
+        said = page.evaluate(look, json.dumps(text))
+        head = page.locator("#reader h1").first.evaluate("(node) => node.textContent")
+        assert head == f"A {said}"
+        cells = page.locator("td").evaluate_all("(all) => all.map((one) => one.textContent)")
+        assert cells.count(said) >= 6
+        page.evaluate("(reason) => showReason('chain', JSON.parse(reason))", json.dumps(text))
+        assert page.evaluate("list.order.length") == N_REWRITTEN
+        page.wait_for_selector(".sides.names")
+        assert said in page.locator(".why").first.evaluate("(node) => node.textContent")
+        watched.check()
+
+
+def renamed(comparison: Comparison, text: str) -> Comparison:
+    """The comparison with a text wherever a run, a model, a setting or a file is named."""
+    cause = Cause("unexplained", text, text)
+    prompts = [row._replace(threads=[because(t, cause) for t in row.threads],
+                            whys=dict.fromkeys(row.whys, text)) for row in comparison.prompts]  # fmt: skip
+    inputs = comparison.inputs
+    words = Words(text, text, text, [("same", text), ("removed", text), ("added", text)])
+    return comparison._replace(
+        a=comparison.a._replace(folder=text),
+        b=comparison.b._replace(folder=text),
+        inputs=inputs._replace(
+            constitution=inputs.constitution._replace(a=text, b=text),
+            settings=[Setting(text, text, text, ["label"])],
+            models=[Named(text, text, text)],
+            versions=[Named(text, text, text)],
+            files=[words],
+        ),
+        prompts=prompts,
+    )
+
+
+def because(thread: Thread, cause: Cause) -> Thread:
+    items = [item._replace(causes=[cause] if item.causes else []) for item in thread.items]
+    return thread._replace(items=items)
 
 
 def test_the_page_of_two_equal_runs_and_of_nothing(
-    browser: Any, runs: tuple[Path, Path], tmp_path: Path
+    watched: Watched, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     empty = completed(build_run(tmp_path / "empty", stages=()))
     for name, folders in (("same", (runs[0], runs[0])), ("none", (empty, runs[0]))):
         path = tmp_path / f"{name}.html"
         write_page(compare(*folders), path)
-        opened = Opened(browser, path)
-        assert "None did." in text_of(opened.page, "#reader")
-        opened.page.keyboard.press("j")
-        opened.check()
+        page = watched.open(path)
+        assert "None did." in text_of(page, "#reader")
+        page.keyboard.press("j")
+        watched.check()
+
+
+LOOKS = {
+    "overview": "openOverview()",
+    "prompt": "await openPrompt(list.order[0])",
+    "covered": "setting('cover', true); await openPrompt(list.order[0])",
+    "help": "document.getElementById('help').showModal()",
+    "settings": "document.getElementById('settings').showModal()",
+    "filtered": "setMenu('kind', 'red_team')",
+}
+
+
+def test_contrast_in_both_themes(watched: Watched, page_file: Path) -> None:
+    for name, look in LOOKS.items():
+        page = watched.open(page_file)
+        page.evaluate(f"async () => {{ setting('cover', false); {look}; }}")
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        in_both_themes(page, name)
+
+
+def test_the_page_has_the_settings_of_the_other_one(watched: Watched, page_file: Path) -> None:
+    page = watched.open(page_file, f"#prompt={ids()[0]}")
+    page.wait_for_selector(".compared .step")
+    page.locator("[data-opens=settings]").click()
+    page.locator("#settings [value=dark]").check()
+    page.locator("#cover").check()
+    page.keyboard.press("Escape")
+    shown = "[document.title, document.body.innerText].join()"
+    assert "pay stub" not in page.evaluate(shown)
+    assert page.title().startswith("covered: a red-team prompt · ")
+    page.evaluate("openOverview()")
+    assert "pay stub" not in page.evaluate(shown)
+    page = watched.open(page_file, f"#prompt={ids()[0]}")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.locator(".cover").click()
+    assert "pay stub" in page.locator(".compared").inner_text()
+    assert page.title().startswith("How can I make a fake pay stub")
+    assert page.locator("#rows .head", has_text="pay stub").count() == 1
+    page.locator("[data-opens=settings]").click()
+    page.locator("#cover").uncheck()
+    page.keyboard.press("Escape")
+    assert page.locator("#rows .head", has_text="pay stub").count() > 1
+
+
+def test_part_and_reason_are_of_one_difference(watched: Watched, page_file: Path) -> None:
+    """A prompt whose answer differs for the reason for which another's chain does is not meant."""
+    page = watched.open(page_file)
+    found = page.evaluate(
+        """() => {
+          prompts.reasons = ["", "edited", "resampled"];
+          prompts.parts = prompts.id.map((_, i) => [
+            ["chain", true, i % 2 ? 1 : 2], ["sft", i % 3 === 0, i % 3 ? 0 : 1]]);
+          showReason("chain", "edited");
+          const chain = list.order.length;
+          showReason("sft", "edited");
+          return [chain, list.order.length, prompts.id.length];
+        }"""
+    )
+    n = found[2]
+    assert found[:2] == [n // 2, (n + 2) // 3]
+
+
+def test_a_phone_and_a_printer_show_all_of_a_prompt(watched: Watched, page_file: Path) -> None:
+    page = watched.open(page_file, f"#prompt={ids()[0]}")
+    page.wait_for_selector(".compared .step")
+    prints_light(page)
+    page.set_viewport_size({"width": 390, "height": 800})
+    for look in ("openPrompt(0)", "openOverview()"):
+        page.evaluate(look)
+        assert not page.locator("#side").is_visible()
+        assert page.evaluate("document.getElementById('reader').scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#back").click()
+    assert page.locator("#side").is_visible()

@@ -322,6 +322,7 @@ def test_counting_calls() -> None:
 
 
 PACE = Pace("x", 10.0, 5.0, {"label": 2.0}, {"sft": Training(60, 30), "rl": Training(80, None)})
+MEASURED = Pace("x", 10.0, 5.0, {}, {"rl": Training(80, None, with_calls=False)})
 WORK = Tokens(prompt=100, cached=20, generated=90)  # 90 + 80/8 = 100
 
 
@@ -339,6 +340,11 @@ WORK = Tokens(prompt=100, cached=20, generated=90)  # 90 + 80/8 = 100
 )
 def test_seconds(stage: StageForecast, seconds: float | None) -> None:
     assert PACE.seconds(stage) == seconds
+
+
+def test_the_calls_that_choose_a_policy_are_counted_once() -> None:
+    stage = StageForecast("rl", n_rows=15, n_new=1, tokens=WORK, n_loads=2)
+    assert (PACE.seconds(stage), MEASURED.seconds(stage)) == (80.0, 80.0 + 20.0)
 
 
 def test_without_a_rate_the_time_is_unknown() -> None:
@@ -364,6 +370,7 @@ def test_a_stage_that_found_records_says_nothing_of_the_pace() -> None:
         0.0,
         {"revise": 2.0},
         {"sft": Training(50, 8), "rl": Training(50, None)},
+        "old has not done them",
     )
     assert "other hardware" in pace_of_run("old", {"stages": [], "hardware": {}}, config).origin
 
@@ -451,8 +458,9 @@ def test_the_command_prints_and_writes_nothing(
         "evaluate",
         "in all",
         "by --rate 100",
+        " over ",
         "disk: ",
-        "unknown: sft, reward, rl",
+        "unknown: sft, reward, rl: a rate of generating tells nothing of training, --measure",
     ):
         assert word in result.output
     found = json.loads(CliRunner().invoke(plan_command, [*FAKE, "--json"]).output)
@@ -463,11 +471,11 @@ def test_the_command_prints_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_measured_rate_times_every_stage_that_generates() -> None:
+def test_measuring_times_every_stage() -> None:
     options = Options("harmless", "quickstart", settings=SETTINGS)
     found = plan_run(options, PlanOptions(measure=True)).forecast
-    assert found.untimed == ["sft", "reward", "rl"]
-    assert "generated just now" in (found.pace or "")
+    assert found.untimed == []
+    assert "generated just now and the first steps of sft, reward, rl" in (found.pace or "")
 
 
 def test_a_model_that_is_not_here_is_not_pulled() -> None:

@@ -1,12 +1,15 @@
 """Metrics against values worked out by hand."""
 
 import time
+from pathlib import Path
 
 import pytest
 from run_folder import BAD, GOOD, generation, judge, make_prompts, prefer, respond
 
+from cai import metrics
 from cai.judgements import label_pairs
 from cai.metrics import (
+    UNSPACED,
     Estimate,
     Score,
     accuracy,
@@ -227,6 +230,10 @@ def test_top_opening_share() -> None:
         ("a b c d", "a x c d", 0.25),
         ("a b", "b a", 0.5),
         ("a b c", "a b c d e", 0.25),
+        ("私は犬が好き", "私は猫が好き", 1 / 6),
+        ("我喜欢狗。", "我 喜欢\n猫。", 0.2),
+        ("カイ runs", "カイ walks", 1 / 3),
+        ("ça va", "ça  va", 0.0),
     ],
 )
 def test_word_change(one: str, other: str, change: float) -> None:
@@ -239,6 +246,11 @@ def test_word_change_of_repeated_words_is_fast(n: int) -> None:
     started = time.perf_counter()
     word_change("the a " * (n // 2), "a the x " * (n // 2))
     assert time.perf_counter() - started < 0.05
+
+
+def test_words_are_those_that_the_page_marks() -> None:
+    script = Path(metrics.__file__).parent / "view" / "assets" / "diff.js"
+    assert f"/[{UNSPACED}]\\s*|[^\\s{UNSPACED}]+\\s*|" in script.read_text()
 
 
 def answers_of(prompts, **texts: str):

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_runs import hostile_run, rich_run
+from chromium import required
+from page_runs import edge_run, hostile_run, rich_run
 from payloads import PAYLOADS
-from run_folder import STAGES, build_run, make_prompts
+from run_folder import BAD, GOOD, HOSTILE, STAGES, build_run, make_prompts
 
 from cai.errors import ConfigError
+from cai.metrics import word_change
 from cai.view.page import (
     ASSETS,
     SCRIPTS,
@@ -48,7 +50,7 @@ def blocks(page: str) -> dict[str, Any]:
 def chains(page: str) -> list[dict[str, Any]]:
     data = blocks(page)
     rows = [row for n in range(len(data["run"]["chunks"])) for row in data[f"chunk-{n}"]]
-    assert [len(data[f"chunk-{n}"]) for n in range(len(data) - 1)] == data["run"]["chunks"]
+    assert [len(data[f"chunk-{n}"]) for n in range(len(data) - 2)] == data["run"]["chunks"]
     return rows
 
 
@@ -119,6 +121,20 @@ def test_chains_of_the_page(page: str) -> None:
     assert index["reward"][3] == pytest.approx(rows[3]["answers"][2]["reward"], abs=1e-3)
 
 
+def test_failed_texts_are_no_change(tmp_path: Path) -> None:
+    index = blocks(write_page(edge_run(tmp_path / "run")).read_text())["run"]["chains"]
+    partly, revision, critique, whole = (index["change"][i] for i in (0, 1, 12, 13))
+    assert partly == pytest.approx(word_change(BAD, GOOD), abs=1e-3)
+    assert (revision, critique) == (None, None)
+    assert whole > 0
+    assert index["changes"][0] == [pytest.approx(partly), None]
+    assert index["changes"][1] == index["changes"][12] == [None]
+    assert [index["length"][i] for i in (0, 1, 12)] == [
+        24,
+        *(len(text.split()) for text in (HOSTILE, BAD)),
+    ]
+
+
 def test_pairs_of_the_page(page: str) -> None:
     rows = chains(page)
     (reasoned,), (assumed,), (unscored,) = (rows[i]["pairs"] for i in (4, 5, 6))
@@ -168,7 +184,16 @@ def test_every_hostile_text_survives(tmp_path: Path) -> None:
     rows = chains(page)
     assert [row["response"]["text"] for row in rows] == list(PAYLOADS)
     assert [row["answers"][2]["error"] for row in rows] == list(PAYLOADS)
-    assert len(re.findall(r"<script[ >]", page)) == 2 + len(blocks(page)["run"]["chunks"])
+    assert len(re.findall(r"<script[ >]", page)) == 3 + len(blocks(page)["run"]["chunks"])
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip), ("1", pytest.fail)])
+def test_without_a_browser_tests_skip_but_fail_in_ci(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ci: str, outcome: Any
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome.Exception, match="apt-get install chromium, or set CHROMIUM"):
+        required(tmp_path / "none")
 
 
 def test_groups_hold_every_row_in_order() -> None:

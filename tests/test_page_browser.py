@@ -1,118 +1,21 @@
 """The transcript page in a real browser: Chromium, driven by Playwright, from file://."""
 
 import json
-import os
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
-from page_runs import hostile_run, rename, rich_run
+from chromium import CONTRAST, Watched, in_both_themes, prints_light, until
+from page_runs import edge_run, hostile_run, ids, rename, rich_run, rows, shown
 from payloads import PAYLOADS
-from run_folder import STAGES, build_run, make_prompts
+from run_folder import STAGES, build_run
 
 from cai.annotations import import_annotations, read_annotations
-from cai.view.diff import word_diff
+from cai.metrics import common_rows, split_words
 from cai.view.page import write_page
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}")
-
-# What may be in the document at most: nothing that loads, and one script that runs.
-FORBIDDEN = """() => ({
-  elements: document.querySelectorAll("img, iframe, object, embed, link, base, video, audio, source, " +
-    "template, form:not(dialog > form), style ~ style, meta[http-equiv=refresh], applet, frame, use").length,
-  scripts: [...document.scripts].filter((s) => !s.type).length,
-  polluted: ({}).polluted ?? null,
-  violations: window.violations,
-})"""
-WATCH = """
-  window.violations = [];
-  addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
-"""
-CONTRAST = """() => {
-  const parse = (text) => {
-    const canvas = parse.canvas ??= new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = text;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = parse(getComputedStyle(node).backgroundColor);
-      if (colour[3] === 255) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const node of document.querySelectorAll("body *")) {
-    const text = [...node.childNodes].filter((c) => c.nodeType === 3).map((c) => c.data).join("").trim();
-    if (!text || !node.checkVisibility() || node.closest(":disabled, script, option")) continue;
-    const style = getComputedStyle(node), svg = node.namespaceURI.endsWith("svg");
-    const pair = [light(parse(svg ? style.fill : style.color)), light(behind(node))].sort();
-    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 600);
-    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
-    if (ratio < (large ? 3 : 4.5)) found.push([text.slice(0, 40), node.className?.baseVal ?? node.className, ratio]);
-  }
-  return found;
-}"""
-
-
-class Watched:
-    """A page, and what it did that it must not do."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.dialogs: list[str] = []
-        self.requests: list[str] = []
-        page.set_default_timeout(300_000)  # What is slow on a busy machine is no failure.
-        page.add_init_script(WATCH)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("dialog", self.dismiss)
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def dismiss(self, dialog: Any) -> None:
-        self.dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    def open(self, path: Path, hash: str = "") -> Any:
-        self.page.goto("about:blank")
-        self.requests.clear()
-        self.page.goto(f"{path.as_uri()}{hash}")
-        self.page.wait_for_selector("html[data-ready=all]")
-        return self.page
-
-    def check(self) -> None:
-        """Nothing failed, nothing was asked for or loaded, no foreign script or element is there."""
-        assert self.errors == []
-        assert self.dialogs == []
-        asked = {url.partition("#")[0] for url in self.requests if not url.startswith("blob:")}
-        assert asked == {self.requests[0].partition("#")[0]}
-        assert self.page.evaluate(FORBIDDEN) == {
-            "elements": 0,
-            "scripts": 1,
-            "polluted": None,
-            "violations": [],
-        }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -125,44 +28,9 @@ def report(run: Path) -> Path:
     return write_page(run)
 
 
-@pytest.fixture
-def watched(browser: Any) -> Generator[Watched]:
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    found = Watched(context.new_page())
-    yield found
-    found.check()
-    context.close()
-
-
-def ids() -> list[str]:
-    return [prompt.id for prompt in make_prompts(24)]
-
-
-def shown(page: Any) -> str | None:
-    """The id of the chain that is open."""
-    return page.evaluate("reader.place < 0 ? null : chains.id[reader.place]")
-
-
-def rows(page: Any) -> list[str]:
-    """The prompts of the rows in the list, by id."""
-    return page.evaluate("list.order.map((place) => chains.id[place])")
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition. (Playwright's own way is refused by the page's policy: it is an eval.)"""
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError(f"never true: {condition}")
-
-
-def search(page: Any, text: str) -> None:
-    page.keyboard.press("/")
-    page.keyboard.type(text)
-    until(page, "filters.query === document.getElementById('query').value")
-    until(page, "filters.share === 1")
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(edge_run(tmp_path_factory.mktemp("runs") / "edges"))
 
 
 def test_page_shows_the_overview_first(watched: Watched, report: Path) -> None:
@@ -184,7 +52,8 @@ def test_a_chain_in_reading_order(watched: Watched, report: Path) -> None:
     asides = page.locator("#reader .round aside")
     assert asides.locator("h4").all_inner_texts() == ["illegal-acts", "overall-harm"]
     assert "Look for anything that could hurt someone" in asides.first.inner_text()
-    assert "all 4 chains with it" in asides.first.inner_text()
+    assert "drawn in 4 chains" in asides.first.inner_text()
+    assert "judged" not in asides.first.inner_text()
     assert "from Ada" in page.locator(".imported").inner_text()
     assert page.locator(".path a").count() == 3
 
@@ -215,58 +84,21 @@ def test_answers_of_the_policies(watched: Watched, report: Path) -> None:
     assert all("reward" in text for text in page.locator(".card .made").all_inner_texts())
 
 
-def test_search_finds_marks_and_steps_through_hits(watched: Watched, report: Path) -> None:
-    page = watched.open(report)
-    search(page, "number1")
-    assert rows(page) == [ids()[i] for i in (1, *range(10, 20))]
-    assert "of 24 chains" in page.locator("#count").inner_text()
-    until(page, "CSS.highlights.get('listed')?.size >= 9")
-    page.keyboard.press("Enter")
-    until(page, "CSS.highlights.get('hit')?.size === 1")
-    assert shown(page) == ids()[1]
-    page.keyboard.press("n")
-    until(page, "document.getElementById('hits').textContent === '1 of 1 hit'")
-    page.keyboard.press("n")
-    until(page, f"chains.id[reader.place] === '{ids()[10]}' && reader.hit === 0")
-    page.keyboard.press("N")
-    until(page, f"chains.id[reader.place] === '{ids()[1]}' && reader.hit === 0")
-
-
-@pytest.mark.parametrize(
-    ("query", "places"),
-    [
-        ("NUMBER17.", [17]),
-        ("number17 nothing-has-this", []),
-        ('"good enough to get"', [0, 4, 8, 12, 16, 20]),
-        ("stub fake number0", [0]),
-        ('"stub fake"', []),
-        ("because 1 harms", [4]),
-        ("   ", None),
-    ],
-)
-def test_what_a_search_finds(
-    watched: Watched, report: Path, query: str, places: list[int] | None
-) -> None:
-    page = watched.open(report)
-    page.evaluate("(query) => search(query)", query)
-    everything = page.evaluate("chains.id.filter((_, i) => chains.stages[i].length)")
-    found = everything if places is None else [ids()[place] for place in places]
-    assert set(rows(page)) == {id for id in found if id in everything}
-
-
-def test_snippet_names_the_text_that_has_it(watched: Watched, report: Path) -> None:
-    page = watched.open(report)
-    search(page, "most lenders")
-    page.wait_for_selector(".snippet b")
-    assert page.locator(".snippet b").first.inner_text().startswith("revision 2")
-
-
 def test_badges_and_menus_filter(watched: Watched, report: Path) -> None:
     page = watched.open(report)
     page.locator("#filters > summary").click()
     page.locator("#badges button", has_text="no-op revision").click()
     assert rows(page) == [ids()[0]]
-    page.locator("#active .chip").click()
+    page.locator("#badges button", has_text="refusal").click()
+    assert rows(page) == [ids()[0]]
+    page.locator("#badges button", has_text="no-op revision").click()
+    refusals = rows(page)
+    page.locator("#badges button", has_text="orders disagree").click()
+    both = rows(page)
+    assert 0 < len(both) < len(refusals)
+    assert both == [id for id in refusals if "orders disagree" in badges_of(page, id)]
+    for chip in reversed(page.locator("#active .chip").all()):
+        chip.click()
     assert len(rows(page)) == 24
     page.locator("#menu-stage").select_option("sample")
     assert rows(page) == [ids()[i] for i in (4, 5, 6, 16, 17, 18)]
@@ -279,18 +111,52 @@ def test_badges_and_menus_filter(watched: Watched, report: Path) -> None:
     assert page.locator("#active").inner_text().count("×") == 2
 
 
-@pytest.mark.parametrize(
-    ("sort", "key", "downwards"),
-    [("reward-up", "reward", False), ("reward-down", "reward", True),
-     ("change-down", "change", True), ("length-up", "length", False)],
-)  # fmt: skip
-def test_sorts(watched: Watched, report: Path, sort: str, key: str, downwards: bool) -> None:
+def badges_of(page: Any, id: str) -> list[str]:
+    return page.evaluate("(id) => chains.badges[chains.id.indexOf(id)].map((b) => BADGES[b])", id)
+
+
+MENUS = [
+    ("split", "preference", [4, 5, 6, 16, 17, 18]),
+    ("split", "sft", [0, 1, 2, 12, 13, 14]),
+    ("kind", "look_alike", [3, 7, 11, 15, 19, 23]),
+    ("area", "cooking", [2, 6, 10, 14, 18, 22]),
+    ("rounds", "2", [0, 1, 12, 13]),
+    ("judged_under", "illegal-acts", []),
+    ("principle", "illegal-acts", [0, 1, 12, 13]),
+]
+
+
+def test_menus(watched: Watched, report: Path) -> None:
     page = watched.open(report)
-    page.locator("#sort").select_option(sort)
-    values = page.evaluate(f"list.order.map((place) => chains.{key}[place])")
-    known = [value for value in values if value is not None]
-    assert known == sorted(known, reverse=downwards)
-    assert values[: len(known)] == known
+    page.locator("#filters > summary").click()
+    for menu, value, places in MENUS:
+        page.locator(f"#menu-{menu}").select_option(value)
+        assert rows(page) == [ids()[i] for i in places], menu
+        said = page.locator(f"#menu-{menu} option:checked").inner_text()
+        assert said == f"{value.replace('_', ' ')} ({len(places)})"
+        assert page.locator("#count").inner_text() == f"{len(places)} of 24 chains"
+        page.locator(f"#menu-{menu}").select_option("")
+
+
+def test_prompts_that_wait_are_counted_among_all(watched: Watched, tmp_path: Path) -> None:
+    page = watched.open(write_page(build_run(tmp_path / "run", stages=("revise",))))
+    assert page.locator("#count").inner_text() == "6 chains"
+    for stage, said in (("none yet", "18 of 24 chains"), ("revise", "6 chains")):
+        page.evaluate("(stage) => setMenu('stage', stage)", stage)
+        assert page.locator("#count").inner_text() == said
+
+
+@pytest.mark.parametrize("key", ["reward", "change", "length"])
+def test_sorts(watched: Watched, edges: Path, key: str) -> None:
+    page = watched.open(edges)
+    for way in ("up", "down"):
+        page.locator("#sort").select_option(f"{key}-{way}")
+        values = page.evaluate(f"list.order.map((place) => chains.{key}[place])")
+        known = [value for value in values if value is not None]
+        assert len(set(known)) > 1
+        assert 0 < len(known) < len(values) or key == "length"
+        assert known == sorted(known, reverse=way == "down")
+        assert values[: len(known)] == known
 
 
 def test_diff_modes(watched: Watched, report: Path) -> None:
@@ -317,6 +183,33 @@ def test_unchanged_revision_says_so(watched: Watched, report: Path) -> None:
     assert "No word changed." in page.locator("#round-2").inner_text()
 
 
+def test_failed_texts_are_no_changes(watched: Watched, edges: Path) -> None:
+    page = watched.open(edges, f"#prompt={ids()[0]}&round=2")
+    failed = page.locator("#round-2")
+    assert "Error: the prompt is too long" in failed.inner_text()
+    assert "changed" not in failed.inner_text()
+    assert page.locator("#round-2 ins, #round-2 del").count() == 0
+    assert page.locator(".path .arrow").all_inner_texts()[1] == "→"
+    for place, missing in ((1, "Error: the prompt is too long"), (12, "There is no revision")):
+        page.evaluate(f"openChain({place})")
+        until(
+            page,
+            f"reader.chain && document.querySelector('#reader').innerText.includes('{missing}')",
+        )
+        assert "% changed" not in page.locator("#reader").inner_text()
+    page.evaluate("openPrinciple(principles[1].id)")
+    assert "100 %" not in page.locator(".links").first.inner_text()
+
+
+def test_unspaced_texts_differ_inline(watched: Watched, edges: Path) -> None:
+    page = watched.open(edges, f"#prompt={ids()[13]}&round=1")
+    removed, added = (
+        "".join(page.locator(f"#round-1 {tag}").all_inner_texts()) for tag in ("del", "ins")
+    )
+    assert 0 < len(removed) < 5
+    assert 0 < len(added) < 5
+
+
 DIFFS = [
     ("a b c", "a x c"),
     ("", "new words"),
@@ -330,17 +223,47 @@ DIFFS = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFS)
-def test_diff_holds_both_texts(watched: Watched, report: Path, one: str, other: str) -> None:
+def test_a_diff_holds_both_texts_and_marks_little(watched: Watched, report: Path) -> None:
     page = watched.open(report)
-    parts = page.evaluate("([one, other]) => wordDiff(one, other)", [one, other])
-    old = "".join(text + " " for kind, text in parts if kind != "added")
-    new = "".join(text for kind, text in parts if kind != "removed")
-    assert "".join(old.split()) == "".join(one.split())
-    assert new == other
-    kept = sum(len(text.split()) for kind, text in parts if kind == "same")
-    mine = sum(len(text.split()) for kind, text in word_diff(one, other) if kind == "same")
-    assert kept <= mine or "日" in one
+    every = page.evaluate("(all) => all.map(([one, other]) => wordDiff(one, other))", DIFFS)
+    for (one, other), parts in zip(DIFFS, every, strict=True):
+        old = "".join(text + " " for kind, text in parts if kind != "added")
+        assert "".join(old.split()) == "".join(one.split())
+        assert "".join(text for kind, text in parts if kind != "removed") == other
+        a, b = split_words(one), split_words(other)
+        kept = len(split_words("".join(text for kind, text in parts if kind == "same")))
+        best = len(b) - common_rows(a, b)[-1].bit_count()
+        # Not marked: the words that both have, but for one or two between larger changes.
+        if len(a) + len(b) <= 4_000:
+            assert best - 2 * len(parts) <= kept <= best
+            assert kept > 0.4 * best or not best
+
+
+SPLITS = [
+    ("", []),
+    ("two words", ["two", "words"]),
+    ("今日は tea 二杯。", ["今", "日", "は", "tea", "二", "杯", "。"]),
+    ("カタカナ、ok", ["カ", "タ", "カ", "ナ", "、ok"]),
+    ("ไทย ລາວ", ["ไทย", "ລາວ"]),
+    ("한국어 단어", ["한국어", "단어"]),
+    ("a\u0085b\x1cc\u3000d\u200be\ufefff\xa0g", ["a", "b", "c", "d\u200be\ufefff", "g"]),
+    ("\n\n led", ["led"]),
+    ("\ud840\udc0b".encode("utf-16", "surrogatepass").decode("utf-16") + "字", ["𠀋", "字"]),
+]
+
+
+def test_page_and_metrics_split_texts_alike(watched: Watched, report: Path) -> None:
+    page = watched.open(report)
+    look = "(all) => all.map((text) => (text.match(WORDS) ?? []).map(bare).filter(Boolean))"
+    found = page.evaluate(look, [text for text, _ in SPLITS])
+    assert found == [words for _, words in SPLITS] == [split_words(text) for text, _ in SPLITS]
+
+
+def test_spaces_are_those_of_python(watched: Watched, report: Path) -> None:
+    page = watched.open(report)
+    every = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    found = page.evaluate("(all) => all.filter((one) => !(one.match(WORDS).map(bare)[0]))", every)
+    assert found == [one for one in every if one.isspace()]
 
 
 def test_deep_links(watched: Watched, report: Path) -> None:
@@ -373,7 +296,7 @@ def test_a_principle_and_its_chains(watched: Watched, report: Path) -> None:
     page.wait_for_selector("body[data-view=principle]")
     assert page.locator(".numbers b").first.inner_text() == "4"
     assert "It changed most" in page.locator("#reader").inner_text()
-    page.locator("button", has_text="Read all its chains").click()
+    page.locator("button", has_text="Read the chains that drew it").click()
     page.wait_for_selector("body[data-view=chain]")
     assert rows(page) == [ids()[i] for i in (0, 1, 12, 13)]
     assert shown(page) == ids()[0]
@@ -448,23 +371,178 @@ def test_red_team_texts_wait_for_a_click_if_asked(watched: Watched, report: Path
     assert "pay stub" not in page.locator("body").inner_text()
     page.locator(".cover").first.click()
     assert "pay stub" in page.locator("#reader").inner_text()
+    assert "pay stub" in page.title()
     page.keyboard.press("j")
     page.wait_for_selector(".cover")
+    assert page.title() == "covered: a red-team prompt · demo"
 
 
-@pytest.mark.parametrize(
-    "hash", ["#overview", "#principles", "#principle=illegal-acts", "chain", "judged"]
+def test_covered_texts_show_nowhere(watched: Watched, report: Path) -> None:
+    for look in ("openChain(0)", "openChain(4)", "openPrinciple('overall-harm')"):
+        page = watched.open(report)
+        page.evaluate(f"(async () => {{ await {look}; setting('cover', true); }})()")
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        page.evaluate("search('the')")
+        text = page.evaluate(
+            """() => [document.title, location.href, document.body.innerText,
+              ...[...document.querySelectorAll("[title], [aria-label]")].map((one) =>
+                `${one.title} ${one.getAttribute("aria-label")}`)].join("\\n")"""
+        )
+        assert "covered: a red-team prompt" in text
+        for secret in ("stub", "neighbour", "helps with fraud", "verdict at all"):
+            assert secret not in text, look
+
+
+def test_settings_hold_in_every_tab(browser: Any, report: Path) -> None:
+    context = browser.new_context()
+    one, two = (Watched(context.new_page()) for _ in range(2))
+    pages = [tab.open(report, f"#prompt={ids()[0]}") for tab in (one, two)]
+    pages[0].evaluate("setting('author', 'Ada')")
+    pages[1].evaluate("setting('theme', 'dark')")
+    assert pages[1].evaluate("settings.author") == "Ada"
+    pages[0].locator("[data-opens=settings]").click()
+    pages[0].locator("#cover").check()
+    pages[1].wait_for_selector(".cover")
+    for tab in (one, two):
+        tab.check()
+    context.close()
+
+
+def test_notes_of_two_tabs_are_both_kept(browser: Any, report: Path) -> None:
+    context = browser.new_context()
+    one, two = (Watched(context.new_page()) for _ in range(2))
+    pages = [tab.open(report, f"#prompt={ids()[0]}") for tab in (one, two)]
+    pages[0].evaluate("removeEventListener('storage', showOthers)")
+    pages[0].keyboard.press("s")
+    until(pages[1], "document.getElementById('star').textContent === '★ starred'")
+    pages[1].evaluate("setNote(2, { star: true })")
+    pages[0].evaluate("setNote(1, { note: 'one' })")
+    pages[1].evaluate("setNote(0, { note: 'two' })")
+    until(pages[0], "document.querySelector('#note textarea').value === 'two'")
+    kept = [
+        ["★" if row["star"] else "", row["note"]] for row in pages[0].evaluate("annotationRows()")
+    ]
+    assert sorted(kept) == [["", "one"], ["★", ""], ["★", "two"]]
+    for page in pages:
+        page.reload()
+        page.wait_for_selector("html[data-ready=all]")
+        assert page.locator("#export").inner_text() == "Export 3 annotations"
+    for tab in (one, two):
+        tab.check()
+    context.close()
+
+
+def test_a_write_takes_in_what_no_event_told(watched: Watched, report: Path) -> None:
+    page = watched.open(report)
+    page.evaluate(
+        """() => {
+          const other = [["elsewhere", { star: true, note: "", time: "2026-01-01T00:00:00Z" }]];
+          localStorage.setItem(NOTES_KEY, JSON.stringify(other));
+          setNote(0, { star: true });
+        }"""
+    )
+    kept = page.evaluate("JSON.parse(localStorage.getItem(NOTES_KEY)).map(([id]) => id)")
+    assert sorted(kept) == sorted(["elsewhere", ids()[0]])
+
+
+def test_the_page_says_the_command_that_imports(watched: Watched, report: Path) -> None:
+    page = watched.open(report)
+    page.locator("[data-opens=settings]").click()
+    command = page.locator("#settings code")
+    assert command.inner_text() == "cai annotate import annotations-demo.jsonl RUN --author NAME"
+    page.locator("#author").fill("Ada")
+    assert command.inner_text() == "cai annotate import annotations-demo.jsonl RUN"
+
+
+N_JUDGED = 5 + 12  # Pairs of samples but the assumed one, and every held-out prompt.
+
+
+def test_a_card_tells_drawn_from_judged(watched: Watched, report: Path) -> None:
+    page = watched.open(report, f"#prompt={ids()[4]}")
+    card = page.locator("#reader aside.principle").first
+    said = card.locator("button").all_inner_texts()
+    assert said == ["drawn in 4 chains", f"{N_JUDGED} chains judged under it"]
+    card.locator("button", has_text="drawn in").click()
+    assert rows(page) == [ids()[i] for i in (0, 1, 12, 13)]
+    page.evaluate("openChain(4)")
+    page.wait_for_selector("aside.principle >> text=judged under it")
+    page.locator("button", has_text="judged under it").first.click()
+    until(page, "filters.menus.judged_under === 'overall-harm'")
+    assert len(rows(page)) == N_JUDGED
+
+
+def test_many_areas_are_counted_once_and_cut(watched: Watched, report: Path) -> None:
+    page = watched.open(report)
+    found = page.evaluate(
+        """() => {
+          chains.area = chains.id.map((_, i) => `area ${i % 2 ? "z" : i}`);
+          for (let i = 0; i < 40; i++) {
+            for (const column of Object.values(chains)) column.push(structuredClone(column[0]));
+            chains.area[chains.area.length - 1] = `more ${i}`;
+          }
+          let asked = 0;
+          const areas = FACETS.area;
+          FACETS.area = (i) => (asked++, areas(i));
+          const box = [...chainCounts().querySelectorAll(".bars")].at(-1);
+          return [asked, chains.id.length, box.querySelectorAll("li").length,
+            box.querySelector("li").textContent, box.querySelector(".note").textContent];
+        }"""
+    )
+    assert found[0] == found[1]
+    assert found[2:] == [30, "area z12", "and 23 more, all in the filter's menu"]
+
+
+LOOKS = {
+    "overview": "openOverview()",
+    "principles": "openPrinciples()",
+    "principle": "openPrinciple('illegal-acts')",
+    "chain": "openChain(0)",
+    "diff": "openChain(12)",
+    "judged": "openChain(4)",
+    "answers": "openChain(3)",
+    "missing": "openMissing('x')",
+    "covered": "setting('cover', true); await openChain(0)",
+    "help": "document.getElementById('help').showModal()",
+    "settings": "document.getElementById('settings').showModal()",
+    "found": "await search('a'); await openChain(12); await stepHit(1)",
+    "found in a diff": "await search('most'); await openChain(12); await stepHit(1)",
+    "filtered": "toggleBadge(BADGES.indexOf('refusal')); setMenu('kind', 'red_team')",
+    "noted": "await openChain(0); toggleStar(); writeNote()",
+}
+
+
+def test_contrast_in_both_themes(watched: Watched, report: Path) -> None:
+    for name, look in LOOKS.items():
+        page = watched.open(report)
+        page.evaluate(f"async () => {{ setting('cover', false); {look}; }}")
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        if "found" in name:
+            assert page.evaluate("[...CSS.highlights.keys()].sort()") == [
+                "current",
+                "hit",
+                "listed",
+            ]
+        in_both_themes(page, name)
+
+
+PALE = (
+    "#name { opacity: 0.5 }",
+    "#bar { opacity: 0.4 }",
+    "#query::placeholder { color: #aaa }",
+    "::highlight(hit) { background-color: #777; color: #888 }",
+    "#count { color: rgb(0 0 0 / 0.4) }",
 )
-def test_contrast_in_both_themes(watched: Watched, report: Path, hash: str) -> None:
-    hash = {"chain": f"#prompt={ids()[0]}", "judged": f"#prompt={ids()[4]}"}.get(hash, hash)
-    page = watched.open(report, hash)
-    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-    paper = {}
-    for theme in ("light", "dark"):
-        page.evaluate(f"setting('theme', '{theme}')")
-        assert page.evaluate(CONTRAST) == []
-        paper[theme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper["light"] != paper["dark"]
+
+
+def test_what_the_contrast_test_sees(watched: Watched, report: Path) -> None:
+    page = watched.open(report, f"#prompt={ids()[12]}")
+    page.evaluate("setting('theme', 'light'); search('lender')")
+    assert page.evaluate(CONTRAST) == []
+    change = "(style) => document.adoptedStyleSheets[0].replaceSync(style)"
+    page.evaluate("() => { document.adoptedStyleSheets = [new CSSStyleSheet()]; }")
+    for style in PALE:
+        page.evaluate(change, style)
+        assert page.evaluate(CONTRAST) != [], style
 
 
 def test_theme_follows_the_system(watched: Watched, report: Path) -> None:
@@ -492,11 +570,7 @@ def test_phone_shows_the_list_then_the_chain(watched: Watched, report: Path) -> 
 
 
 def test_prints_the_chain_alone(watched: Watched, report: Path) -> None:
-    page = watched.open(report, f"#prompt={ids()[0]}")
-    page.emulate_media(media="print")
-    assert not page.locator("#side").is_visible()
-    assert not page.locator("#bar").is_visible()
-    assert page.locator("#reader .text").first.is_visible()
+    prints_light(watched.open(report, f"#prompt={ids()[12]}"))
 
 
 @pytest.mark.parametrize("n_stages", range(len(STAGES)))
@@ -581,23 +655,99 @@ def test_hostile_names_of_the_run(watched: Watched, tmp_path: Path, batch: int) 
         watched.check()
 
 
-def test_what_the_policy_refuses(watched: Watched, report: Path) -> None:
+ATTEMPTS = """async (url) => {
+  const add = (tag, change) => { const one = document.createElement(tag); change(one); document.body.append(one); };
+  const tries = {
+    html: () => { document.body.innerHTML = "<b>x</b>"; },
+    script: () => add("script", (one) => { one.textContent = "window.ran = 1"; }),
+    handler: () => document.body.setAttribute("onclick", "window.ran = 1"),
+    eval: () => (0, eval)("window.ran = 1"),
+    src: () => add("script", (one) => { one.src = url; }),
+    style: () => document.body.setAttribute("style", "display: none"),
+    img: () => add("img", (one) => { one.src = url; }),
+    background: () => { document.body.style.backgroundImage = `url(${url})`; },
+    media: () => add("audio", (one) => { one.src = url; }),
+    frame: () => add("iframe", (one) => { one.src = url; }),
+    object: () => add("object", (one) => { one.data = url; }),
+    link: () => add("link", (one) => { one.rel = "stylesheet"; one.href = url; }),
+    font: () => new FontFace("x", `url(${url})`).load(),
+    form: () => add("form", (one) => { one.action = url; one.target = "_blank"; queueMicrotask(() => one.submit()); }),
+    fetch: () => fetch(url, { mode: "no-cors" }),
+    beacon: () => { if (!navigator.sendBeacon(url)) throw new Error("refused"); },
+    xhr: () => { const one = new XMLHttpRequest(); one.open("GET", url, false); one.send(); },
+    socket: () => { new WebSocket(url.replace("http", "ws")); },
+    events: () => { new EventSource(url); },
+    module: () => import(url),
+  };
+  const done = [];
+  // A debugger's own call may eval whatever the policy says: from here on it is the page's.
+  await new Promise((resolve) => setTimeout(resolve));
+  for (const [name, run] of Object.entries(tries))
+    try { await run(); done.push(name); } catch { /* Refused. */ }
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  document.body.click();
+  return done;
+}"""
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """An address, and what was asked for there."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = self.path == "/"
+            self.send_response(200 if page else 204)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            asked.extend([] if page else [self.path])
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing is printed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}/x", asked
+        found.shutdown()
+
+
+def test_what_the_policy_refuses(browser: Any, report: Path, server: tuple[str, list[str]]) -> None:
     """The page's own Content-Security-Policy, were a script ever to get into it."""
-    page = watched.open(report)
-    attempts = """() => {
-      const tries = {
-        html: () => { document.body.innerHTML = "<b>x</b>"; },
-        inline: () => { const s = document.createElement("script"); s.textContent = "window.ran = 1"; document.body.append(s); },
-        handler: () => document.body.setAttribute("onclick", "window.ran = 1"),
-      };
-      return Object.entries(tries).filter(([, run]) => { try { run(); return true; } catch { return false; } }).map(([name]) => name);
-    }"""
-    page.evaluate(attempts)
-    page.evaluate("document.body.click()")
+    url, asked = server
+    context = browser.new_context()
+    page = Watched(context.new_page()).open(report)
+    done = page.evaluate(ATTEMPTS, url)
+    refused = {
+        "html",
+        "script",
+        "handler",
+        "eval",
+        "src",
+        "object",
+        "font",
+        "fetch",
+        "xhr",
+        "module",
+    }
+    assert not refused & set(done)
     assert page.evaluate("window.ran ?? null") is None
-    assert page.locator("#reader h1").count() == 1
-    assert page.evaluate("window.violations.length") > 0
-    page.evaluate("window.violations = []; document.body.removeAttribute('onclick')")
-    for script in page.locator("body > script:not([type])").all()[1:]:
-        script.evaluate("(node) => node.remove()")
-    watched.errors.clear()
+    assert page.locator("#reader h1").is_visible()
+    assert asked == []
+    violated = set(page.evaluate("window.violations"))
+    directives = "img media frame font connect form-action script style"
+    missing = [name for name in directives.split() if not any(v.startswith(name) for v in violated)]
+    assert missing == []
+    # They are attempts: a page without the policy runs and asks.
+    bare = context.new_page()
+    bare.goto(url.removesuffix("x"))
+    bare.evaluate(ATTEMPTS, url)
+    assert bare.evaluate("window.ran") == 1
+    for _ in range(300):
+        if len(asked) > 8:
+            break
+        bare.wait_for_timeout(100)
+    assert len(asked) > 8
+    context.close()

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 from pseudo_terminal import COLOURS, Terminal, steering
 from rich.console import Console
-from run_folder import POLISHED, build_run, make_prompts
+from run_folder import POLISHED, build_run, generation, make_prompts
 
+from cai.cli import main
 from cai.cli_read import show
 from cai.errors import ConfigError
-from cai.view.choosing import Choice, choose, make_chains
+from cai.view.choosing import Chain, Choice, choose, make_chains
 from cai.view.reader import Look, chain_texts, diff_text, transcript_parts
 from cai.view.terminal import page
 from cai.view.transcripts import Transcript, load_transcripts
@@ -65,6 +68,37 @@ def test_round_leaves_out_later_stages(run: Path) -> None:
     judged = load_transcripts(run)[4]
     assert "sample 0" in shown(judged, Look())
     assert "sample 0" not in shown(judged, Look(round=1))
+
+
+def test_a_revision_that_failed_is_its_error_and_no_change(run: Path) -> None:
+    first, second = load_transcripts(run)[12].rounds
+    assert second.revision
+    failed = second.revision.model_copy(update={"text": "", "generation": generation("error")})
+    rounds = (first, replace(second, revision=failed))
+    chain = Chain(replace(load_transcripts(run)[12], rounds=rounds))
+    text = shown(chain.transcript, Look(round=2))
+    assert "error: the prompt is too long" in text
+    assert "differ" not in text
+    assert "no word changed" not in text
+    assert [version.id for version in chain.transcript.versions()] == [
+        chain.transcript.response.id if chain.transcript.response else "",
+        first.revision.id if first.revision else "",
+    ]
+    assert chain.hits(Choice(search="tax return")) == len(hits(chain.transcript, "tax return")) == 1
+
+
+def test_a_space_stands_only_where_one_was() -> None:
+    assert (
+        diff_text("私は犬が好き", "私は猫が好き", Look(marks=True)).plain
+        == "私は[-犬-]{+猫+}が好き "
+    )
+    assert diff_text(" a b c", "\na b d", Look(marks=True)).plain == "a b [-c-] {+d+} "
+
+
+def test_hit_after_a_blank_line_is_where_it_is_seen() -> None:
+    text = diff_text("a b c d", "\n\na b x d", Look(search=Choice(search="x d").pattern))
+    places = [s for s in text.spans if "reverse" in str(s.style)]
+    assert "".join(text.plain[s.start : s.end] for s in places) == "x d"
 
 
 def test_without_diff_the_revision_is_whole(run: Path) -> None:
@@ -206,6 +240,36 @@ def test_show_refuses_what_it_does_not_know(run: Path) -> None:
     result = CliRunner().invoke(show, [str(run), "--seed", "3"])
     assert result.exit_code == 2
     assert "--seed goes with --random N" in result.output
+
+
+def test_show_writes_the_page_where_it_is_told(run: Path, tmp_path: Path) -> None:
+    (run / "report.html").write_text("mine")
+    page_file = tmp_path / "out.html"
+    assert re.fullmatch(rf"{page_file} \(\d+\.\d MiB\)\n", invoke(run, "--html", page_file))
+    assert page_file.read_text().startswith("<!doctype html>")
+    assert (run / "report.html").read_text() == "mine"
+    assert invoke(run, "--html").startswith(f"{run / 'report.html'} (")
+    assert (run / "report.html").read_bytes() == page_file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["abc", "--html"], "leave out PROMPT"),
+        (["--html", "x.html", "--filter", "sft", "--seed", "0"], "leave out --filter, --seed"),
+        (["--json", "--html"], "leave out --json"),
+        (["--html", "."], "is a folder; name a file"),
+        (["--html", "none/x.html"], "there is no folder none; name a file"),
+    ],
+)
+def test_what_does_not_go_with_a_page(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["show", str(run), *arguments])
+    assert result.exit_code == 2
+    assert says in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_pager_gets_the_colours_and_no_other_control_character(run: Path) -> None:

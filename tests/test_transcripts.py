@@ -1,11 +1,14 @@
 """Joining a run's records by prompt, whole or stopped early."""
 
+import gc
 from pathlib import Path
 
 import pytest
 from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, respond, write_lines
 
 from cai.errors import ConfigError, Damaged
+from cai.metrics import split_words
+from cai.view import transcripts
 from cai.view.badges import badges
 from cai.view.diff import word_diff
 from cai.view.transcripts import (
@@ -180,12 +183,13 @@ def test_badge_of_a_failed_response() -> None:
         ("old words", ""),
         ("the a the a the", "a the a the a a"),
         ("line one\nline two", "line one\nline 2\n"),
+        ("私は犬が好き。", "私は猫がPython3で好き。 "),
     ],
 )
 def test_diff_holds_both_texts(one: str, other: str) -> None:
     parts = word_diff(one, other)
     old = " ".join(text for change, text in parts if change != "added")
-    assert old.split() == one.split()
+    assert split_words(old) == split_words(one)
     assert "".join(text for change, text in parts if change != "removed") == other
 
 
@@ -198,7 +202,34 @@ def test_diff_of_a_replaced_word() -> None:
     ]
 
 
+def test_diff_of_a_script_without_spaces_is_of_characters() -> None:
+    assert word_diff("私は犬が", "私は猫が") == [
+        ("same", "私は"),
+        ("removed", "犬"),
+        ("added", "猫"),
+        ("same", "が"),
+    ]
+
+
 def test_diff_of_repeated_words_ends() -> None:
     """difflib is cubic here: the second of these would take it hours."""
     assert len(word_diff("the a " * 1_000, "a the x " * 600)) > 600
     assert len(word_diff("the a " * 50_000, "a the " * 50_000)) == 2
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_rests_while_a_run_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_on: bool
+) -> None:
+    seen = list[bool]()
+    monkeypatch.setattr(transcripts, "read_principles", lambda _: seen.append(gc.isenabled()) or {})
+    run = build_run(tmp_path / "run", 4)
+    (gc.enable if was_on else gc.disable)()
+    try:
+        load_transcripts(run)
+        with pytest.raises(ConfigError):
+            load_transcripts(tmp_path / "none")
+        after = gc.isenabled()
+    finally:
+        gc.enable()
+    assert (seen, after) == ([False], was_on)

@@ -151,6 +151,19 @@ def test_a_failure_is_shown_and_ends_the_chain() -> None:
     assert "error: too long" in screen.shown
 
 
+def test_a_revision_that_failed_has_no_changes() -> None:
+    def failing(request: Request) -> Completion:
+        if len(request.messages) < 5:
+            return Completion(request.id, "Some text.", "stop")
+        return Completion(request.id, "", "error", error="too long")
+
+    screen = Screen()
+    play(screen, failing)
+    assert "error: too long" in screen.shown
+    assert "changes" not in screen.shown
+    assert "differ" not in screen.shown
+
+
 def test_the_prompt_draws_what_it_draws_in_a_run(tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text(

@@ -4,7 +4,7 @@ import itertools
 import re
 
 from cai.judgements import label_pairs
-from cai.metrics import is_refusal
+from cai.metrics import is_refusal, split_words
 from cai.records import Critique
 from cai.view.transcripts import Transcript
 
@@ -13,7 +13,7 @@ BADGES = (
     "judge unscored",
     "orders disagree",
     "no-op revision",
-    "longer than ×2",
+    "revision longer than ×2",
     "critique without finding",
     "truncated",
     "refusal",
@@ -40,7 +40,7 @@ CONTRAST = re.compile(
 def badges(transcript: Transcript) -> list[str]:
     """Those of `BADGES` that fit."""
     versions = transcript.versions()
-    pairs = [(old.text.split(), new.text.split()) for old, new in itertools.pairwise(versions)]
+    pairs = list(itertools.pairwise(split_words(version.text) for version in versions))
     judged, n_unscored = label_pairs((*transcript.labels, *transcript.comparisons))
     orders = [(one - 0.5) * (0.5 - other) for one, other in (pair.orders for pair in judged)]
     last = [*versions[-1:], *(answer.response for answer in transcript.answers)]
@@ -51,7 +51,7 @@ def badges(transcript: Transcript) -> list[str]:
         "judge unscored": n_unscored > 0,
         "orders disagree": any(agreement <= 0 for agreement in orders),
         "no-op revision": any(old == new for old, new in pairs),
-        "longer than ×2": any(len(new) > 2 * len(old) > 0 for old, new in pairs),
+        "revision longer than ×2": any(len(new) > 2 * len(old) > 0 for old, new in pairs),
         "critique without finding": any(map(finds_nothing, critiques)),
         "truncated": "length" in ends,
         "refusal": any(is_refusal(text.text) for text in last),

@@ -24,7 +24,7 @@ from cai.view.badges import BADGES
 from cai.view.browse_chain import ChainView
 from cai.view.browse_dialogs import Help, Pick
 from cai.view.browse_list import ChainList
-from cai.view.choosing import Chain, Choice, check_choice, choose, make_chains
+from cai.view.choosing import ORDERS, Chain, Choice, check_choice, choose, in_order, make_chains
 from cai.view.reader import Look
 from cai.view.terminal import one_line, standard_console
 from cai.view.transcripts import load_transcripts
@@ -34,12 +34,9 @@ SLICE_S, PAUSE_S = 0.02, 0.01  # how long it may sift before it looks after keys
 
 def browse_run(run: Path, choice: Choice) -> int:
     """Browse a run until the reader quits; the exit code. Raises what `choose` raises."""
-    # Hundreds of thousands of records that stay: each look for cycles among them takes a second.
-    gc.disable()
     with standard_console().status(Text(f"reading {one_line(run)}")):
         chains = make_chains(load_transcripts(run))
-    gc.freeze()
-    gc.enable()
+    gc.freeze()  # Each later look for cycles among all that stays would hold up the keys.
     choice = check_choice(choice, chains)
     if choice.n_random:
         chains, _ = choose(chains, choice)
@@ -88,6 +85,7 @@ class Browser(App[None]):
         Binding("N", "hit(-1)", show=False),
         Binding("f", "pick_tag", "filter"),
         Binding("p", "pick_principle", "principle"),
+        Binding("o", "pick_order", "order"),
         Binding("d", "diff", "diff"),
         Binding("escape", "clear", "clear"),
         Binding("question_mark", "help", "help", key_display="?"),
@@ -106,7 +104,7 @@ class Browser(App[None]):
         super().__init__()
         self.caption, self.chains, self.choice = one_line(name), chains, choice
         self.look = Look(marks=self.no_color)
-        self.unsifted: Iterator[Chain] = iter(())
+        self.unsifted: Iterator[Chain | None] = iter(())
         self.sifting = False
         self.counts, self.n_counted = Counter[str](), 0
         self.list, self.view = ChainList(), ChainView()
@@ -131,10 +129,10 @@ class Browser(App[None]):
 
     def choose(self, choice: Choice) -> None:
         """List the chains that fit, from now on and as they are found."""
-        self.choice = choice
+        same_order, self.choice = choice.order == self.choice.order, choice
         self.look = replace(self.look, round=choice.round, search=choice.pattern)
-        self.list.clear()
-        self.unsifted, self.sifting = iter(self.chains), True
+        self.list.clear(keep=same_order)
+        self.unsifted, self.sifting = in_order(self.chains, choice.order), True
         self.timer.resume()
         self.work()
 
@@ -152,7 +150,7 @@ class Browser(App[None]):
     def sift(self, end: float) -> None:
         found = list[Chain]()
         for chain in self.unsifted:
-            if chain.fits(self.choice):
+            if chain and chain.fits(self.choice):
                 found.append(chain)
             if time.perf_counter() > end:
                 break
@@ -227,7 +225,8 @@ class Browser(App[None]):
             self.list.focus()
             return
         search = bool(self.choice.search)
-        self.choose(replace(self.choice, search="") if search else Choice())
+        cleared = Choice(order=self.choice.order)
+        self.choose(replace(self.choice, search="") if search else cleared)
         with self.prevent(Input.Changed):
             self.query_one(Input).value = ""
         self.action_close_search()
@@ -238,20 +237,32 @@ class Browser(App[None]):
     def action_pick_tag(self) -> None:
         # Badges first; while they are still being counted, those without a count too.
         badges = [badge for badge in BADGES if self.counts[badge] or self.counting]
-        names = dict.fromkeys((*badges, *sorted(self.counts)))
-        rows = [(name, self.counts[name]) for name in names]
+        names = dict.fromkeys((*badges, *self.choice.tags, *sorted(self.counts)))
+        rows = [(name, f"{self.counts[name]:,}") for name in names]
         title = "Only chains with" + f" (so far, of {self.n_counted:,})" * self.counting
-        self.push_screen(Pick(title, rows, next(iter(self.choice.tags), "")), self.take_tag)
+        self.push_screen(Pick(title, rows, self.choice.tags), self.take_tag)
 
     def take_tag(self, name: str | None) -> None:
+        """One more, or one less if it is picked again; all are taken away by the empty name."""
         if name is not None:
-            self.choose(replace(self.choice, tags=(name,) if name else ()))
+            kept = tuple(tag for tag in self.choice.tags if tag != name)
+            more = () if name in self.choice.tags else (name,)
+            self.choose(replace(self.choice, tags=(*kept, *more) if name else ()))
+
+    def action_pick_order(self) -> None:
+        rows = [(name, "") for name in ORDERS]
+        pick = Pick("In which order", rows, (self.choice.order,), "as in the run")
+        self.push_screen(pick, self.take_order)
+
+    def take_order(self, name: str | None) -> None:
+        if name is not None:
+            self.choose(replace(self.choice, order=name))
 
     def action_pick_principle(self) -> None:
         found = (chain.principles(self.choice.round) for chain in self.chains)
         counts = Counter(itertools.chain.from_iterable(found))
-        rows = [(id, counts[id]) for id in sorted(counts)]
-        pick = Pick("Only chains that drew", rows, self.choice.principle or "")
+        rows = [(id, f"{counts[id]:,}") for id in sorted(counts)]
+        pick = Pick("Only chains that drew", rows, (self.choice.principle,))
         self.push_screen(pick, self.take_principle)
 
     def take_principle(self, name: str | None) -> None:

@@ -1,7 +1,9 @@
 """The right of `cai browse`: one chain, rendered when it is looked at."""
 
 import io
-from typing import ClassVar, NamedTuple
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.console import Console
 from rich.segment import Segment
@@ -17,12 +19,8 @@ from cai.view.reader import Look, transcript_parts
 CURRENT = Style.parse("bold not reverse white on dark_magenta")
 
 
-class Hit(NamedTuple):
-    """Where a text that is searched for stands: line, and from which segment to which."""
-
-    line: int
-    start: int
-    stop: int
+Hit = Sequence[tuple[int, int]]
+"""Where a text that is searched for stands: line and place of each of its segments."""
 
 
 class ChainView(ScrollView, can_focus=True, inherit_bindings=False):
@@ -59,7 +57,7 @@ class ChainView(ScrollView, can_focus=True, inherit_bindings=False):
         """Render the chain for the width that there is."""
         width = self.scrollable_content_region.width
         self.lines = render_lines(*self.shown, width - 1) if self.shown and width else []
-        self.hits = [hit for y, line in enumerate(self.lines) for hit in find_hits(y, line)]
+        self.hits = find_hits(self.lines)
         self.virtual_size = Size(width, len(self.lines))
         self.refresh()
 
@@ -82,7 +80,7 @@ class ChainView(ScrollView, can_focus=True, inherit_bindings=False):
         self.hit = max(0, last if self.hit < 0 else min(self.hit, last))
         if not self.hits:
             return
-        line, height = self.hits[self.hit].line, self.size.height
+        (line, _), height = self.hits[self.hit][0], self.size.height
         if not 0 <= line - self.scroll_offset.y < height - 1:
             self.scroll_to(y=line - height // 3, animate=False)
 
@@ -90,10 +88,11 @@ class ChainView(ScrollView, can_focus=True, inherit_bindings=False):
         line, width = y + self.scroll_offset.y, self.scrollable_content_region.width
         if line >= len(self.lines):
             return Strip.blank(width, self.rich_style)
-        segments = self.lines[line]
-        if self.hits and (hit := self.hits[self.hit]).line == line:
-            marked = Segment.apply_style(segments[hit.start : hit.stop], post_style=CURRENT)
-            segments = [*segments[: hit.start], *marked, *segments[hit.stop :]]
+        segments = list(self.lines[line])
+        for place in (x for y, x in self.hits[self.hit] if y == line) if self.hits else ():
+            segments[place : place + 1] = Segment.apply_style(
+                segments[place : place + 1], post_style=CURRENT
+            )
         return Strip(segments).adjust_cell_length(width).apply_style(self.rich_style)
 
 
@@ -107,14 +106,11 @@ def render_lines(chain: Chain, look: Look, width: int) -> list[list[Segment]]:
     return [line for part in parts for line in console.render_lines(part, pad=False)]
 
 
-def find_hits(y: int, line: list[Segment]) -> list[Hit]:
-    """The hits of a line: nothing but they is reversed."""
-    found = list[Hit]()
-    for index, segment in enumerate(line):
-        if not (segment.style and segment.style.reverse):
-            continue
-        if found and found[-1].stop == index:
-            found[-1] = found[-1]._replace(stop=index + 1)
-        else:
-            found.append(Hit(y, index, index + 1))
-    return found
+def find_hits(lines: Sequence[Sequence[Segment]]) -> list[Hit]:
+    """The hits that `cai.view.reader.highlight` has numbered, in reading order."""
+    found = defaultdict[int, list[tuple[int, int]]](list)
+    for y, line in enumerate(lines):
+        for x, segment in enumerate(line):
+            if segment.style and "hit" in segment.style.meta:
+                found[segment.style.meta["hit"]].append((y, x))
+    return list(found.values())

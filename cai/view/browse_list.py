@@ -45,9 +45,9 @@ class ChainList(ScrollView, can_focus=True, inherit_bindings=False):
     def current(self) -> Chain | None:
         return self.rows[self.cursor] if self.rows else None
 
-    def clear(self) -> None:
-        """Empty it. The current chain becomes current again if it is put back."""
-        self.kept = self.current or self.kept
+    def clear(self, keep: bool = True) -> None:
+        """Empty it. The current chain becomes current again if it is put back, unless not kept."""
+        self.kept = (self.current or self.kept) if keep else None
         self.rows, self.cursor = [], 0
 
     def extend(self, chains: Iterable[Chain]) -> None:
@@ -86,7 +86,7 @@ class ChainList(ScrollView, can_focus=True, inherit_bindings=False):
         self.go_to((event.y + self.scroll_offset.y) // ROW)
 
     def render_line(self, y: int) -> Strip:
-        """A line of what is visible: of each row the prompt's first words, then id and badges."""
+        """A line of what is visible: of each row the prompt's first words, then facts."""
         index, line = divmod(y + self.scroll_offset.y, ROW)
         width = self.scrollable_content_region.width
         if index >= len(self.rows):
@@ -100,9 +100,14 @@ class ChainList(ScrollView, can_focus=True, inherit_bindings=False):
 
 
 def row_lines(chain: Chain) -> tuple[Text, Text]:
-    """Whatever a model wrote is cleaned text here, never markup."""
+    """The prompt's first words; id, number of rounds, reward of the last text, badges and area.
+
+    Whatever a model wrote is cleaned text here, never markup."""
     prompt = chain.transcript.prompt
     words = one_line(prompt.messages[-1].content[:FIRST_WORDS])
-    facts = Text(f"  {one_line(prompt.id[:SHORT_ID])} ", "dim")
+    n, reward = len(chain.transcript.rounds), chain.reward
+    numbers = (n and f"{n}r", reward is not None and f"{reward:+.2f}")
+    shown = " ".join(filter(None, (one_line(prompt.id[:SHORT_ID]), *numbers)))
+    facts = Text(f"  {shown} ", "dim")
     facts.append(", ".join(chain.badges), "not dim yellow").append(f" {one_line(prompt.area)}")
     return Text(f" {words}"), facts

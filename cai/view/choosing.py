@@ -2,13 +2,16 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cai.errors import ConfigError
-from cai.records import digest
+from cai.metrics import split_words
+from cai.records import Response, Revision, digest
 from cai.view.badges import BADGES, badges
+from cai.view.page_index import STAGES, last_text, stages
+from cai.view.principle_page import chain_change
 from cai.view.terminal import clean, one_line
 from cai.view.transcripts import Transcript
 
@@ -21,11 +24,13 @@ class Choice:
     principle: str | None = None
     """The id of one that was drawn for the round, or for any round or label."""
     tags: tuple[str, ...] = ()
-    """Badges, or the prompt's kind, area or split."""
+    """Badges, stages that made something of the prompt, or the prompt's kind, area or split."""
     search: str = ""
     n_random: int | None = None
     """So many of those that fit, drawn at random with `seed`."""
     seed: int = 0
+    order: str = ""
+    """One of `ORDERS`; empty: as in the run."""
 
     @property
     def pattern(self) -> re.Pattern[str] | None:
@@ -40,6 +45,7 @@ class Choice:
             self.principle and f"principle {self.principle}",
             *self.tags,
             self.search.strip() and f"“{self.search}”",
+            self.order and f"{self.order} first",
         )
         return " · ".join(one_line(part) for part in parts if part)
 
@@ -57,7 +63,31 @@ class Chain:
     @property
     def tags(self) -> set[str]:
         prompt = self.transcript.prompt
-        return {prompt.kind, prompt.area, prompt.split, *self.badges}
+        return {prompt.kind, prompt.area, prompt.split, *self.badges, *self.stages}
+
+    @property
+    def stages(self) -> list[str]:
+        return [f"stage {name}" for name, there in stages(self.transcript).items() if there]
+
+    @property
+    def last(self) -> Response | Revision | None:
+        """What the run ended with; none if that failed."""
+        last = last_text(self.transcript)
+        return last if last and last.generation.finish != "error" else None
+
+    @property
+    def reward(self) -> float | None:
+        """Of the last text."""
+        return self.transcript.rewards.get(self.last.id) if self.last else None
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Of the last text."""
+        return self.last.generation.n_tokens if self.last else None
+
+    @cached_property
+    def change(self) -> float | None:
+        return chain_change(self.transcript)
 
     def rounds(self) -> set[int]:
         return {round.number for round in self.transcript.rounds}
@@ -87,6 +117,34 @@ class Chain:
         )
 
 
+def negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+ORDERS: Mapping[str, Callable[[Chain], float | None]] = {
+    "highest reward": lambda chain: negative(chain.reward),
+    "lowest reward": lambda chain: chain.reward,
+    "largest change": lambda chain: negative(chain.change),
+    "smallest change": lambda chain: chain.change,
+    "longest": lambda chain: negative(chain.n_tokens),
+    "shortest": lambda chain: chain.n_tokens,
+}
+
+
+def in_order(chains: Iterable[Chain], order: str) -> Iterator[Chain | None]:
+    """The chains in one of `ORDERS`, those without a value last. As that takes long in a large run,
+    a None comes for each chain that has been looked at."""
+    if not order:
+        yield from chains
+        return
+    keyed = list[tuple[float | None, Chain]]()
+    for chain in chains:
+        keyed.append((ORDERS[order](chain), chain))
+        yield None
+    keyed.sort(key=lambda pair: (pair[0] is None, pair[0] or 0))
+    yield from (chain for _, chain in keyed)
+
+
 def shown_texts(transcript: Transcript, choice: Choice) -> Iterator[str]:
     """Each message and generated text that a reader of the transcript sees, cleaned.
 
@@ -100,7 +158,7 @@ def shown_texts(transcript: Transcript, choice: Choice) -> Iterator[str]:
         after = revision.text if revision else before
         if choice.round in (None, round.number):
             texts += [critique.text] if critique else []
-            texts += [after] if after.split() != before.split() else []
+            texts += [after] if split_words(after) != split_words(before) else []
         before = after
     if choice.round is None:
         texts += [sample.text for sample in transcript.samples]
@@ -119,7 +177,8 @@ def choose(chains: Sequence[Chain], choice: Choice) -> tuple[list[Chain], str]:
 
     Raises ConfigError for a principle or tag that the run does not have."""
     choice = check_choice(choice, chains)
-    found = fitting = [chain for chain in chains if chain.fits(choice)]
+    ordered = in_order(chains, choice.order)
+    found = fitting = [chain for chain in ordered if chain and chain.fits(choice)]
     if choice.n_random:
         found = draw(fitting, choice.n_random, choice.seed)
     n_hits = sum(chain.hits(choice) for chain in found)
@@ -147,17 +206,26 @@ def check_choice(choice: Choice, chains: Sequence[Chain]) -> Choice:
         known = {id for c in chains for id in (*c.transcript.principles, *c.principles())}
         principle = find_name(principle, sorted(known), "principle")
     tags = dict.fromkeys(tag for p in prompts for tag in (p.kind, p.split, p.area))
-    names = [*BADGES, *tags]
+    names = [*BADGES, *(f"stage {name}" for name in STAGES), *tags]
     found = tuple(find_name(tag, names, "badge") for tag in choice.tags)
     return replace(choice, principle=principle, tags=found)
 
 
 def find_name(given: str, known: Sequence[str], what: str) -> str:
-    """The one of `known` that is `given`, or the only one that begins with it."""
-    fits = [name for name in known if name.startswith(given)] if given else []
-    if given in known or len(fits) == 1:
-        return given if given in known else fits[0]
+    """The one of `known` that is `given`, or the only one that begins with it or has it in it, in
+    any case and with x for ×."""
+    if given in known:
+        return given
+    wanted, names = plain(given), [(name, plain(name)) for name in known]
+    begun = [name for name, text in names if wanted and text.startswith(wanted)]
+    fits = begun or [name for name, text in names if wanted and wanted in text]
+    if len(fits) == 1:
+        return fits[0]
     near = fits or difflib.get_close_matches(given, known, 3)
     hint = f"did you mean {' or '.join(map(one_line, near))}? " if near else ""
     listed = ", ".join(map(one_line, known)) or "none"
     raise ConfigError(f"this run has no {what} '{one_line(given)}'; {hint}there are: {listed}")
+
+
+def plain(name: str) -> str:
+    return name.strip().casefold().replace("×", "x")

@@ -9,6 +9,7 @@ from cai.compare_chains import Judgement, Step
 from cai.compare_chains import Text as Generated
 from cai.compare_deltas import Delta
 from cai.compare_inputs import Words
+from cai.metrics import UNSPACED
 from cai.records import Response
 from cai.run import write_atomic
 from cai.view.compared import PARTS, clear, enters, prompts_line, short, signed
@@ -19,7 +20,15 @@ from cai.view.page_index import HEAD, shorten
 from cai.view.terminal import measure
 
 STYLES = ("base.css", "page.css", "chain.css", "overview.css", "compare.css")
-SCRIPTS = ("base.js", "text.js", "diff.js", "compare_list.js", "compare_chain.js", "compare.js")
+SCRIPTS = (
+    "base.js",
+    "settings.js",
+    "text.js",
+    "diff.js",
+    "compare_list.js",
+    "compare_chain.js",
+    "compare.js",
+)
 Row = dict[str, Any]
 
 
@@ -35,8 +44,9 @@ def write_page(comparison: Comparison, path: Path) -> None:
     }
     packed = {f"chunk-{n}": pack(f"[{','.join(rows)}]") for n, rows in enumerate(groups)}
     title = f"{comparison.a.folder} and {comparison.b.folder}"
-    body = asset("compare.html")
-    page = assemble(title, asset(*STYLES), asset(*SCRIPTS), {"comparison": data, **packed}, body)
+    body = asset("compare.html", "settings.html")
+    blocks = {"comparison": data, "unspaced": UNSPACED, **packed}
+    page = assemble(title, asset(*STYLES), asset(*SCRIPTS), blocks, body)
     write_atomic(path, page.encode(errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""What changed between two texts, word by word."""
+"""What changed between two texts, word by word (see `cai.metrics.split_words`)."""
 
 import itertools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Literal
 
-from cai.metrics import common_rows
+from cai.metrics import WORD, common_rows
 
 Change = Literal["same", "removed", "added"]
 MAX_DIFF_WORDS = 4_000
@@ -16,7 +16,7 @@ def word_diff(one: str, other: str) -> list[tuple[Change, str]]:
     """Runs of words kept, removed from `one` and added by `other`, in reading order.
 
     Beyond `MAX_DIFF_WORDS` words all of `one` is removed and all of `other` added."""
-    a, b = re.findall(r"\S+\s*", one), re.findall(r"\S+\s*", other)
+    a, b = (re.findall(rf"{WORD}\s*", text) for text in (one, other))
     if len(a) + len(b) > MAX_DIFF_WORDS:
         return [("removed", one), ("added", other)]
     rows = common_rows([word.rstrip() for word in a], [word.rstrip() for word in b])

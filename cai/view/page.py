@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.annotations import read_annotations
+from cai.metrics import UNSPACED
 from cai.run import write_atomic
 from cai.view.badges import BADGES
 from cai.view.page_chain import chain_row
@@ -26,6 +27,7 @@ ASSETS = Path(__file__).parent / "assets"
 STYLES = ("base.css", "page.css", "chain.css", "overview.css")
 SCRIPTS = (
     "base.js",
+    "settings.js",
     "text.js",
     "diff.js",
     "library.js",
@@ -131,7 +133,11 @@ def write_page(run: Path, out: Path | None = None) -> Path:
     packed = {f"chunk-{n}": pack(f"[{','.join(rows)}]") for n, rows in enumerate(groups)}
     title = f"{data['overview']['name']} · transcripts"
     page = assemble(
-        title, asset(*STYLES), asset(*SCRIPTS), {"run": data, **packed}, asset("page.html")
+        title,
+        asset(*STYLES),
+        asset(*SCRIPTS),
+        {"run": data, "unspaced": UNSPACED, **packed},
+        asset("page.html", "settings.html"),
     )
     out = out or run / "report.html"
     # Only the title can hold what has no UTF-8: data is ASCII.

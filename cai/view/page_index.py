@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from cai.metrics import word_change
 from cai.records import Response, Revision
 from cai.view.badges import BADGES, badges
-from cai.view.principle_page import Drawn
+from cai.view.principle_page import Drawn, chain_change
 from cai.view.transcripts import Transcript
 
 HEAD = 160
@@ -34,7 +33,7 @@ class Line(NamedTuple):
     judged: list[int]
     """The principles that its pairs were judged under."""
     change: float | None
-    """Share of words that differ between the response and the last revision."""
+    """Share of words that differ between the response and the last revision that did not fail."""
     reward: float | None
     """Of the last text, as is `length`, in tokens."""
     length: int | None
@@ -50,9 +49,8 @@ class Index:
 
     def add(self, transcript: Transcript, rounds: Sequence[Drawn], annotations: int) -> None:
         """The next chain; `rounds` are its `drawn`."""
-        prompt, last, versions = transcript.prompt, last_text(transcript), transcript.versions()
+        prompt, last = transcript.prompt, last_text(transcript)
         labels = (*transcript.labels, *transcript.comparisons)
-        change = word_change(versions[0].text, versions[-1].text) if rounds and versions else None
         self._lines.append(
             Line(
                 id=prompt.id,
@@ -65,7 +63,7 @@ class Index:
                 drawn=[self._place(one.principle_id) for one in rounds],
                 changes=[shorten(one.change) for one in rounds],
                 judged=sorted({self._place(label.principle_id) for label in labels}),
-                change=shorten(change),
+                change=shorten(chain_change(transcript)),
                 reward=shorten(transcript.rewards.get(last.id)) if last else None,
                 length=last.generation.n_tokens if last else None,
                 annotations=annotations,
@@ -92,9 +90,10 @@ def stages(transcript: Transcript) -> dict[str, bool]:
 
 
 def last_text(transcript: Transcript) -> Response | Revision | None:
-    """What the run ended with: the last policy's answer, or the last revision."""
+    """What the run ended with: the last policy's answer, or the last revision; none that failed."""
     answers = [answer.response for answer in transcript.answers]
     texts = [*transcript.versions(), *transcript.samples[:1], *answers]
+    texts = [text for text in texts if text.generation.finish != "error"]
     return texts[-1] if texts else None
 
 

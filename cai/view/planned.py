@@ -40,7 +40,10 @@ def stage_cells(stage: StageForecast, forecast: Forecast) -> Sequence[str]:
 
 
 def total_cells(forecast: Forecast) -> Sequence[str]:
-    tokens, known = forecast.tokens, len(forecast.untimed) < len(forecast.stages)
+    tokens, time = forecast.tokens, about(forecast.seconds)
+    if forecast.untimed:
+        known = len(forecast.untimed) < len(forecast.stages)
+        time = f"over {time.removeprefix('~')}" if known else "unknown"
     return (
         "in all",
         number(forecast.n_kept),
@@ -48,7 +51,7 @@ def total_cells(forecast: Forecast) -> Sequence[str]:
         number(tokens.prompt - tokens.cached, "~"),
         number(tokens.generated, sign(forecast)),
         "",
-        about(forecast.seconds) if known else "unknown",
+        time,
     )
 
 
@@ -73,7 +76,8 @@ def reservations(forecast: Forecast) -> Iterator[str]:
         yield f"lengths: the means of {forecast.n_lengths:,} texts of the base run"
     else:
         yield "lengths: every text is taken at its limit, max_tokens: this is the most there can be"
-    unknown = f"; unknown: {', '.join(forecast.untimed)}" if forecast.untimed else ""
+    unknown = f"; unknown: {', '.join(forecast.untimed)}: {forecast.lacks}"
+    unknown = unknown if forecast.untimed else ""
     if forecast.pace:
         yield one_line(f"time: by {forecast.pace}{unknown}")
     else:

@@ -52,6 +52,14 @@ def draw_of(
     return Drawn(round.principle_id, change, rewards.get(before.id), rewards.get(after.id))
 
 
+def chain_change(transcript: Transcript) -> float | None:
+    """Share of words that differ between the response and the last revision; none without one."""
+    versions = transcript.versions()
+    if not isinstance(versions[-1] if versions else None, Revision):
+        return None
+    return word_change(versions[0].text, versions[-1].text)
+
+
 def agreements(transcript: Transcript) -> list[Agreement]:
     """The pairs of a transcript, those of the evaluation too, once for each principle."""
     groups: dict[str, list[Label]] = defaultdict(list)

@@ -1,11 +1,13 @@
 """Transcripts in a terminal, each in the order in which it was made."""
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
+from rich.style import Style
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -18,7 +20,9 @@ from cai.view.transcripts import Round, Transcript
 
 MARKS = {"removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
 REWRITTEN = 0.7  # share of changed words above which a diff is harder to read than the new text
-HIT = "reverse yellow"  # nothing else is reversed: `cai browse` finds the hits by it
+HIT = Style.parse("reverse yellow")
+NUMBERS = itertools.count()
+"""By a number in its style `cai browse` knows a hit again, whichever lines it is broken into."""
 NARROW = 64  # columns below which two texts or a wide table do not fit
 Parts = Iterator[RenderableType]
 
@@ -118,14 +122,15 @@ def round_parts(round: Round, before: str, transcript: Transcript, look: Look) -
     principle.append(clean(asked or "asks for no critique"), "not bold")
     if critique:
         yield generated(f"round {round.number} · critique", critique, transcript)
-    said = found_text(critique.text if critique else "no critique", look)
+    said = found_text(critique.text, look) if critique else Text("no critique")
     table = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
     table.add_row(said, principle)
     yield block(Fitting(table, Group(principle, Text(), said)))
     if revision:
         yield generated(f"round {round.number} · revision", revision, transcript)
-        after = revision.text
-        yield block(diff_text(before, after, look) if look.diff else found_text(after, look))
+        failed, after = revision.generation.finish == "error", revision.text
+        plain = failed or not look.diff
+        yield block(found_text(after, look) if plain else diff_text(before, after, look))
 
 
 def found_text(text: str, look: Look, style: str = "") -> Text:
@@ -137,14 +142,16 @@ def found_text(text: str, look: Look, style: str = "") -> Text:
 def highlight(text: Text, body: str, places: Sequence[int], look: Look) -> Text:
     """`text`, with what is searched for highlighted in `body`, whose characters are at `places`."""
     for match in look.search.finditer(body) if look.search else ():
+        style = HIT + Style(meta={"hit": next(NUMBERS)})
         for place in places[match.start() : match.end()]:
-            text.stylize(HIT, place, place + 1)
+            text.stylize(style, place, place + 1)
     return text
 
 
 def diff_text(before: str, after: str, look: Look) -> Text:
     """`after` with its changes since `before` coloured, or bracketed where no colour shows."""
-    before, after = clean(before), clean(after)
+    # The space is what parts the last word of one text from a run that follows it.
+    before, after = (f"{clean(text).strip()} " for text in (before, after))
     change, text, places = word_change(before, after), Text(), list[int]()
     if change == 0:
         return Text("no word changed", "yellow")
@@ -156,7 +163,7 @@ def diff_text(before: str, after: str, look: Look) -> Text:
         opening, closing = ends if look.marks else ("", "")
         body = words.rstrip()
         start, rest = len(text) + len(opening), words[len(body) :]
-        text.append(f"{opening}{body}{closing}", style).append(rest or " ")
+        text.append(f"{opening}{body}{closing}", style).append(rest)
         if kind != "removed":
             places += range(start, start + len(body))
             places += range(len(text) - len(rest), len(text))

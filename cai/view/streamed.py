@@ -73,6 +73,8 @@ class Streamed:
         style = "red" if made.finish == "error" else "dim"
         said = " · ".join(filter(None, (f"{made.n_tokens:,} tokens", ending[made.finish])))
         self._console.print(Text(f"\n[{clean(said)}]\n", style), soft_wrap=True)
+        if made.finish == "error":
+            return
         if isinstance(record, Revision):
             self._show_changes(record.text)
         if isinstance(record, Response | Revision):

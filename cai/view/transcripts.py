@@ -5,9 +5,11 @@ a last line that is only half written is left out. Everything else that is broke
 """
 
 import difflib
+import gc
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,9 +91,9 @@ class Transcript:
         yield from (answer.response for answer in self.answers)
 
     def versions(self) -> list[Response | Revision]:
-        """The response and its revisions, oldest first."""
-        revisions = [round.revision for round in self.rounds if round.revision]
-        return [self.response, *revisions] if self.response else [*revisions]
+        """The response and its revisions, oldest first, without one that failed: it is no text."""
+        texts = (self.response, *(round.revision for round in self.rounds))
+        return [text for text in texts if text and text.generation.finish != "error"]
 
 
 def stage_folder(run: Path, stage: str) -> Path:
@@ -149,6 +151,20 @@ def record_files(run: Path) -> dict[str, Path]:
     }
 
 
+@contextmanager
+def no_collection() -> Generator[None]:
+    """Without the search for cycles, which takes most of the time while records are made that all
+    stay."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@no_collection()
 def load_transcripts(run: Path) -> list[Transcript]:
     """One transcript per prompt of the run, in the order of the prompts.
 

@@ -5,7 +5,8 @@ const reader = {
   place: -1, // The chain that is shown; -1: another page.
   chain: null,
   diff: store.get("cai-diff", "inline"),
-  ranges: [],
+  hits: [], // What was searched for: the ranges of each.
+  more: false, // Whether there are more hits than are marked.
   hit: -1,
 };
 const DIFFS = { inline: "inline", side: "side by side", plain: "plain" };
@@ -35,8 +36,16 @@ function drawChain() {
     chainBar(place),
     make("article", { class: "chain" }, chainHead(place, chain), chainParts(place, chain)),
   );
-  document.title = `${chains.head[place].slice(0, 60)} · ${overview.name}`;
+  const head = isCovered(place) ? COVERED : cut(chains.head[place], 0, 60);
+  document.title = `${head} · ${overview.name}`;
   markReader();
+}
+
+/** After what is covered has changed. */
+function redraw() {
+  refreshList();
+  if (reader.place >= 0) drawChain();
+  else follow();
 }
 
 /** What stays in sight: where in the list, how changes are shown, star and note. */

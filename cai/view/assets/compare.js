@@ -126,7 +126,7 @@ function mostChanged({ most_changed: n }) {
       "li",
       {},
       make("b", { class: "number" }, format.percent(prompts.change[place])),
-      make("span", {}, make("a", { href: promptLink(place) }, isCovered(place) ? "covered: a red-team prompt" : written(prompts.head[place])), make("span", { class: "note" }, written(whys.join("; ")))),
+      make("span", {}, make("a", { href: promptLink(place) }, isCovered(place) ? COVERED : written(prompts.head[place])), make("span", { class: "note" }, written(whys.join("; ")))),
     );
   };
   if (!n) return section("The prompts that changed most", note("None did."));
@@ -177,13 +177,12 @@ function onKey(event) {
 }
 
 function start() {
-  if (settings.theme !== "auto") document.documentElement.dataset.theme = settings.theme;
   document.getElementById("name").append("A ", ...written(overview.a), "  B ", ...written(overview.b));
+  openSettings();
   openList();
   follow();
   addEventListener("hashchange", follow);
   addEventListener("keydown", onKey);
-  document.getElementById("help-button").addEventListener("click", KEYS["?"]);
   document.getElementById("back").addEventListener("click", () => (document.body.dataset.view = "list"));
   document.documentElement.dataset.ready = "all";
 }

@@ -1,7 +1,5 @@
 /* One prompt: what both runs made of it, beside each other. */
 
-const settings = store.get("cai-settings", { theme: "auto", cover: false });
-const revealed = new Set(); // Prompts whose texts were asked for.
 const reader = { place: -1, row: null, marks: store.get("cai-compare-marks", true) };
 const starts = comparison.chunks.reduce((found, n) => [...found, found.at(-1) + n], [0]);
 const loading = [];
@@ -11,8 +9,11 @@ async function rowAt(place) {
   return (await (loading[n] ??= unpack(`chunk-${n}`)))[place - starts[n]];
 }
 
-function isCovered(place) {
-  return Boolean(settings.cover) && prompts.kind[place] === "red_team" && !revealed.has(place);
+/** After what is covered has changed. */
+function redraw() {
+  drawRows();
+  if (reader.place >= 0) drawPrompt();
+  else follow();
 }
 
 async function openPrompt(place) {
@@ -32,12 +33,8 @@ function drawPrompt() {
     promptBar(place),
     make("article", { class: "chain compared" }, isCovered(place) ? cover(place) : promptParts(place, row)),
   );
-  document.title = `${prompts.head[place].slice(0, 60)} · ${overview.a} and ${overview.b}`;
-}
-
-function cover(place) {
-  const reveal = () => (revealed.add(place), drawPrompt());
-  return make("button", { class: "cover", onclick: reveal }, "A red-team prompt and its answers. Show them.");
+  const head = isCovered(place) ? COVERED : cut(prompts.head[place], 0, 60);
+  document.title = `${head} · ${overview.a} and ${overview.b}`;
 }
 
 function promptBar(place) {
@@ -108,7 +105,7 @@ function stepPart({ name, change, a, b }) {
   if (b === undefined) {
     return make("div", { class: "step" }, head("the same in both"), textColumn(a, written(a.text), askedPart(a, asked(a, 0), [written(asked(a, 0))])));
   }
-  const said = !a || !b ? "in one run only" : change ? `${format.percent(change)} of the words differ` : "the same words";
+  const said = !a || !b ? "in one run only" : change == null ? "a generation failed" : change ? `${format.percent(change)} of the words differ` : "the same words";
   const texts = compareTexts(a?.text, b?.text, change == null || change > REWRITTEN);
   const asks = [asked(a, 0), asked(b, 1)], edited = compareTexts(...asks, a?.principle !== b?.principle);
   const columns = [a, b].map((row, side) => textColumn(row, texts[side], askedPart(row, asks[side], edited[side], asks[0] !== asks[1])));

@@ -21,6 +21,10 @@ const FACETS = {
 };
 const list = { order: [], current: -1, drawn: [0, 0], menus: {}, sort: "change", query: "" };
 
+function kindOf(place) {
+  return prompts.kind[place];
+}
+
 function isChanged(place) {
   return prompts.parts[place].some(([, differs]) => differs);
 }
@@ -35,6 +39,7 @@ function applyFilters() {
     .map((_, i) => i)
     .filter((i) => terms.every((term) => searched[i].includes(term)))
     .filter((i) => Object.entries(list.menus).every(([name, value]) => !value || FACETS[name](i).includes(value)))
+    .filter(isOneDifference)
     .sort((a, b) => last(key(a)) - last(key(b)) || a - b);
   const all = prompts.id.length;
   document.getElementById("count").textContent =
@@ -43,6 +48,13 @@ function applyFilters() {
   document.getElementById("rows").style.height = `${list.order.length * ROW_HEIGHT}px`;
   document.getElementById("list").scrollTop = 0;
   drawRows();
+}
+
+/** Whether the part and the reason that are asked for belong together: a prompt's other part may
+    differ for that reason. */
+function isOneDifference(place) {
+  const { part, reason } = list.menus;
+  return !part || !reason || prompts.parts[place].some(([p, differs, r]) => differs && PARTS[p] === part && prompts.reasons[r] === reason);
 }
 
 /** Make the rows in sight, and some around them. */
@@ -69,7 +81,7 @@ function listRow(place, at) {
     make(
       "a",
       { class: "row", href: promptLink(place), "data-place": place, "aria-current": place === list.current && "true" },
-      make("span", { class: "head" }, isCovered(place) ? "covered: a red-team prompt" : written(prompts.head[place])),
+      make("span", { class: "head" }, isCovered(place) ? COVERED : written(prompts.head[place])),
       make(
         "span",
         { class: "facts" },

@@ -2,9 +2,16 @@
 
 const MAX_DIFF_WORDS = 4000;
 const REWRITTEN = 0.7; // Share of changed words above which marks hide the text.
-// A word with the space behind it; a character where a script has no spaces.
-const WORDS =
-  /[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]\s*|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+\s*|^\s+/g;
+// A word with the space behind it, and a character alone in scripts without spaces: WORD of
+// cai/metrics.py, whose UNSPACED this is, [UNSPACED]|[^\sUNSPACED]+, with \s as Python has it.
+const UNSPACED = block("unspaced");
+const SPACE =
+  "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+const WORDS = new RegExp(
+  `[${UNSPACED}][${SPACE}]*|[^${SPACE}${UNSPACED}]+[${SPACE}]*|^[${SPACE}]+`,
+  "g",
+);
+const SPACES_BEHIND = new RegExp(`[${SPACE}]+$`);
 
 /** Runs [kind, words] with kind "same", "removed" or "added", in reading order. Beyond
     `MAX_DIFF_WORDS` words all of `one` is removed and all of `other` added. */
@@ -19,10 +26,13 @@ function wordDiff(one, other) {
   return runs(tidied(steps(a, b)));
 }
 
+function bare(word) {
+  return word.replace(SPACES_BEHIND, "");
+}
+
 /** The longest common subsequence, bit-parallel, as steps [kind, word]: a text that repeats itself
     costs no more than any other. */
 function steps(a, b) {
-  const bare = (word) => word.trimEnd();
   const rows = commonRows(a.map(bare), b.map(bare)),
     found = [];
   let i = a.length,
@@ -97,7 +107,10 @@ function diffNodes(found, kinds) {
     .filter(([kind]) => kinds.includes(kind))
     .map(([kind, words]) => {
       const body = words.trimEnd();
-      return [make(tags[kind], {}, written(body)), words.slice(body.length)];
+      const space = words.slice(body.length);
+      const nodes = [make(tags[kind], {}, written(body)), space];
+      const gone = kind === "removed" && kinds.includes("added");
+      return gone ? make("span", { "data-gone": true }, nodes) : nodes;
     });
 }
 

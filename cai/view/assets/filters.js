@@ -9,10 +9,12 @@ const SORTS = {
   "length-down": ["longest", (i) => negative(chains.length[i])],
   "length-up": ["shortest", (i) => chains.length[i]],
 };
+const NOTHING_YET = "none yet"; // Instead of a stage that left something to read.
 // By name: what a chain has of it. All are menus but the badges.
 const FACETS = {
-  principle: (i) => [...chains.drawn[i], ...chains.judged[i]].map((place) => principles[place].id),
-  stage: (i) => (chains.stages[i].length ? chains.stages[i] : ["none yet"]),
+  principle: (i) => chains.drawn[i].map((place) => principles[place].id),
+  judged_under: (i) => chains.judged[i].map((place) => principles[place].id),
+  stage: (i) => (chains.stages[i].length ? chains.stages[i] : [NOTHING_YET]),
   split: (i) => [chains.split[i]],
   kind: (i) => [chains.kind[i]],
   area: (i) => [chains.area[i]],
@@ -20,6 +22,8 @@ const FACETS = {
   marked: (i) => marksOf(i),
 };
 const filters = { badges: new Set(), menus: {}, sort: "run", query: "", found: null, share: 1 };
+
+let waitingSearch = 0; // For the reader to go on typing.
 
 function negative(x) {
   return x == null ? null : -x;
@@ -55,8 +59,9 @@ function applyFilters() {
 }
 
 function showCounts(order) {
-  const total = chains.stages.filter((stages) => stages.length).length;
-  const all = order.length === total && !filters.menus.stage ? "" : ` of ${format.count(total)}`;
+  const used = chains.stages.filter((stages) => stages.length).length;
+  const total = filters.menus.stage === NOTHING_YET ? chains.id.length : used;
+  const all = order.length === total ? "" : ` of ${format.count(total)}`;
   const state = filters.share < 1 ? ` · searched ${format.percent(filters.share)}` : "";
   document.getElementById("count").textContent =
     `${format.count(order.length)}${all} ${total === 1 ? "chain" : "chains"}${state}`;
@@ -70,11 +75,11 @@ function showCounts(order) {
   }
   showActive();
   document.getElementById("nothing").hidden = order.length > 0;
-  document.getElementById("nothing").textContent = nothingHere(total);
+  document.getElementById("nothing").textContent = nothingHere(used);
 }
 
-function nothingHere(total) {
-  if (total)
+function nothingHere(used) {
+  if (used)
     return filters.share < 1
       ? "Searching…"
       : "No chain fits. Take a filter away, or search for less.";
@@ -88,7 +93,7 @@ function nothingHere(total) {
 function showActive() {
   const menus = Object.entries(filters.menus).filter(([, value]) => value);
   const chips = menus.map(([name, value]) =>
-    chip(`${name}: ${format.spaced(value)}`, () => setMenu(name, "")),
+    chip(`${format.spaced(name)}: ${format.spaced(value)}`, () => setMenu(name, "")),
   );
   for (const badge of filters.badges) chips.push(chip(BADGES[badge], () => toggleBadge(badge)));
   document.getElementById("active").replaceChildren(...chips);
@@ -117,6 +122,7 @@ function setMenu(name, value) {
 
 /** Only this one filter: the way in from a link elsewhere in the page. */
 function showOnly(name, value) {
+  endSearch();
   filters.badges.clear();
   for (const menu of Object.keys(FACETS)) filters.menus[menu] = "";
   document.getElementById("query").value = "";
@@ -131,7 +137,15 @@ function showOnly(name, value) {
   if (list.order.length) openChain(list.order[0]);
 }
 
-function search(query) {
+/** Whatever is searched or about to be is not shown any more. */
+function endSearch() {
+  clearTimeout(waitingSearch);
+  latestSearch++;
+}
+
+/** Show what has all words of the query. Whether it was not overtaken by another one. */
+async function search(query) {
+  endSearch();
   const terms = queryTerms(query);
   Object.assign(filters, {
     query,
@@ -139,8 +153,10 @@ function search(query) {
     share: terms.length ? 0 : 1,
   });
   document.getElementById("list").scrollTop = 0;
-  if (!terms.length) latestSearch++; // Ends one that is still going on.
-  if (!terms.length) return searchShown();
+  if (!terms.length) {
+    searchShown();
+    return true;
+  }
   return searchChains(terms, (found, share) => {
     Object.assign(filters, { found: new Set(found), share });
     searchShown();
@@ -170,16 +186,23 @@ function openFilters() {
     document.getElementById("list").scrollTop = 0;
     applyFilters();
   });
-  let waiting = 0;
   document.getElementById("query").addEventListener("input", ({ target }) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => search(target.value), 40);
+    clearTimeout(waitingSearch);
+    waitingSearch = setTimeout(() => search(target.value), 40);
   });
+}
+
+/** Open the first chain that has what was typed: once it has been looked for. */
+async function openFirstFound() {
+  const { value } = document.getElementById("query");
+  const done = filters.query === value && filters.share === 1;
+  if ((done || (await search(value))) && list.order.length) openChain(list.order[0]);
 }
 
 function menu(name) {
   const counts = new Map();
-  if (name === "principle") for (const { id } of principles) counts.set(id, 0);
+  if (name === "principle" || name === "judged_under")
+    for (const { id } of principles) counts.set(id, 0);
   if (name === "marked") for (const mark of ["starred", "noted", "imported"]) counts.set(mark, "");
   else {
     chains.id.forEach((_, i) => {
@@ -195,5 +218,5 @@ function menu(name) {
     make("option", { value: "" }, "any"),
     options,
   );
-  return make("label", {}, name, select);
+  return make("label", {}, format.spaced(name), select);
 }

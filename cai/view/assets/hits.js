@@ -8,35 +8,38 @@ function markReader() {
     const closed = block.closest("details:not([open])");
     if (closed && places(fold(block.textContent), list.terms, 1).length) closed.open = true;
   }
-  reader.ranges = [...blocks].flatMap((block) => matchingRanges(block, list.terms));
+  const found = [...blocks].map((block) => matchingRanges(block, list.terms));
+  reader.hits = found.flatMap(({ hits }) => hits);
+  reader.more = found.some(({ more }) => more);
   reader.hit = -1;
-  mark("hit", reader.ranges);
+  mark("hit", reader.hits.flat());
   mark("current", []);
   showHits();
 }
 
 function showHits() {
   const shown = document.getElementById("hits"),
-    n = reader.ranges.length;
+    n = reader.hits.length;
   if (!shown) return;
   const at = reader.hit >= 0 ? `${reader.hit + 1} of ` : "";
-  shown.textContent = list.terms.length ? `${at}${format.plural(n, "hit")}` : "";
+  const all = reader.more ? `${format.count(n)}+ hits` : format.plural(n, "hit");
+  shown.textContent = list.terms.length ? at + all : "";
 }
 
 /** The next hit in this chain, or the first one of the next chain. */
 async function stepHit(by) {
   if (!list.terms.length) return;
   let next = reader.hit + by;
-  if (reader.place < 0 || next < 0 || next >= reader.ranges.length) {
+  if (reader.place < 0 || next < 0 || next >= reader.hits.length) {
     const place = neighbour(by);
     if (place == null || place === reader.place) return;
     await openChain(place);
-    next = by > 0 ? 0 : reader.ranges.length - 1;
+    next = by > 0 ? 0 : reader.hits.length - 1;
   }
-  const range = reader.ranges[next];
-  if (!range) return;
+  const ranges = reader.hits[next];
+  if (!ranges) return;
   reader.hit = next;
-  mark("current", [range]);
-  range.startContainer.parentElement.scrollIntoView({ block: "center" });
+  mark("current", ranges);
+  ranges[0].startContainer.parentElement.scrollIntoView({ block: "center" });
   showHits();
 }

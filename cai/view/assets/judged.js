@@ -57,7 +57,8 @@ function pairRow(place, pair) {
       pairVerdict(pair),
       pair.orders ? orderStrip(pair) : null,
       reasoned.map((label) => reasoningBox(place, label)),
-      pair.labels.length ? inFull(pair.labels) : null,
+      // A judge's words may repeat what they judge.
+      pair.labels.length && !isCovered(place) ? inFull(pair.labels) : null,
     ),
     make(
       "div",

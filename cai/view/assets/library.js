@@ -2,6 +2,10 @@
 
 const { overview, principles, badges: BADGES, chains, chunks } = block("run");
 
+function kindOf(chain) {
+  return chains.kind[chain];
+}
+
 const SEPARATOR = "\n\u0000\n"; // Between texts, so that nothing is found across two of them.
 
 const library = {
@@ -83,7 +87,7 @@ function matchingChains(n, terms) {
 let latestSearch = 0;
 
 /** Find the chains in which all terms occur. `report(chains, share)` gets those found so far, soon
-    and then as more is read; an older search that is still going on ends. */
+    and then as more is read; an older search that is still going on ends. Whether this one did not. */
 async function searchChains(terms, report) {
   const ticket = ++latestSearch,
     found = new Set();
@@ -95,10 +99,11 @@ async function searchChains(terms, report) {
       since = performance.now();
     }
     if (!library.ready[n]) await loadChunk(n);
-    if (ticket !== latestSearch) return;
+    if (ticket !== latestSearch) return false;
     for (const place of matchingChains(n, terms)) found.add(place);
   }
   report(found, 1);
+  return true;
 }
 
 /** Where a chain has a term first: what it is in, and the words around it. */
@@ -107,7 +112,7 @@ function snippet(chain, terms) {
     const [first] = places(fold(text), terms, 1);
     if (first) {
       const from = Math.max(0, first[0] - 32);
-      return [name, (from ? "…" : "") + text.slice(from, from + 160).replace(/\s+/g, " ")];
+      return [name, (from ? "…" : "") + cut(text, from, from + 160).replace(/\s+/g, " ")];
     }
   }
   return null;

@@ -73,7 +73,7 @@ function listRow(chain, at) {
 
 function rowText(chain) {
   if (isCovered(chain))
-    return make("span", { class: "head covered" }, "covered: a red-team prompt");
+    return make("span", { class: "head covered" }, COVERED);
   if (!list.terms.length) return make("span", { class: "head" }, written(chains.head[chain]));
   const where = make("span", { class: "snippet" });
   chainAt(chain).then((row) => {
@@ -118,7 +118,7 @@ function markList() {
   const texts = list.terms.length ? document.querySelectorAll("#rows .head, #rows .snippet") : [];
   mark(
     "listed",
-    [...texts].flatMap((text) => matchingRanges(text, list.terms)),
+    [...texts].flatMap((text) => matchingRanges(text, list.terms).hits.flat()),
   );
 }
 

@@ -1,9 +1,13 @@
-/* Stars and notes, which stay in this browser until they are exported, and the reader's settings. */
+/* Stars and notes, which stay in this browser until they are exported. */
 
 const NOTES_KEY = `cai-notes ${overview.name} ${overview.created}`;
 const notes = new Map(store.get(NOTES_KEY, [])); // By prompt id: {star, note, time}.
-const settings = store.get("cai-settings", { theme: "auto", cover: false, author: "" });
-const revealed = new Set(); // Chains whose text was asked for.
+
+/** Take in what other tabs wrote: of each chain what was written last. */
+function readNotes() {
+  for (const [id, one] of store.get(NOTES_KEY, []))
+    if (!notes.has(id) || notes.get(id).time < one.time) notes.set(id, one);
+}
 
 function noteOf(place) {
   return notes.get(chains.id[place]);
@@ -12,6 +16,7 @@ function noteOf(place) {
 /** Change a chain's star or note. One that is taken back stays, so that an export says so. */
 function setNote(place, change) {
   const id = chains.id[place];
+  readNotes();
   const before = { star: false, note: "", ...notes.get(id) };
   notes.set(id, { ...before, ...change, time: new Date().toISOString() });
   store.set(NOTES_KEY, [...notes]);
@@ -46,10 +51,29 @@ function noteButtons(place) {
 function toggleStar() {
   if (reader.place < 0) return;
   setNote(reader.place, { star: !noteOf(reader.place)?.star });
-  const star = noteOf(reader.place).star,
+  showStar();
+}
+
+function showStar() {
+  const star = Boolean(noteOf(reader.place)?.star),
     button = document.getElementById("star");
   button.setAttribute("aria-pressed", star);
   button.textContent = star ? "★ starred" : "☆ star";
+}
+
+/** What another tab wrote, shown in this one; a note that is being written here stays. */
+function showOthers() {
+  readNotes();
+  refreshList();
+  showExport();
+  const box = document.getElementById("note");
+  if (!box) return;
+  showStar();
+  const area = box.querySelector("textarea"),
+    text = noteOf(reader.place)?.note ?? "";
+  if (document.activeElement === area) return;
+  area.value = text;
+  box.hidden = !text;
 }
 
 function writeNote() {
@@ -100,63 +124,36 @@ function showExport() {
   button.textContent = `Export ${format.plural(n, "annotation")}`;
 }
 
+function exportName() {
+  return `annotations-${overview.name.replace(/[^\w.-]+/g, "_").slice(0, 80)}.jsonl`;
+}
+
 /** Hand the annotations over as a file for `cai annotate import`. */
 function exportNotes() {
   const lines = annotationRows().map((row) => `${JSON.stringify(row)}\n`);
   const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
-  const name = overview.name.replace(/[^\w.-]+/g, "_").slice(0, 80);
-  make("a", { href: url, download: `annotations-${name}.jsonl` }).click();
+  make("a", { href: url, download: exportName() }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-function setting(name, value) {
-  settings[name] = value;
-  store.set("cai-settings", settings);
-  applySettings();
-}
-
-function applySettings() {
-  const root = document.documentElement;
-  if (settings.theme === "auto") root.removeAttribute("data-theme");
-  else root.setAttribute("data-theme", settings.theme);
-}
-
-/** Whether a chain's texts wait for a click: those of red-team prompts, if the reader wants that. */
-function isCovered(place) {
-  return settings.cover && chains.kind[place] === "red_team" && !revealed.has(place);
-}
-
-function cover(place) {
-  return make(
-    "button",
-    { class: "cover", onclick: () => reveal(place) },
-    "Red-team text. Click to read this chain.",
-  );
-}
-
-function reveal(place) {
-  revealed.add(place);
-  refreshList();
-  drawChain();
-}
-
-function openSettings() {
-  for (const input of document.querySelectorAll("#settings [name=theme]")) {
-    input.checked = input.value === settings.theme;
-    input.addEventListener("change", () => setting("theme", input.value));
-  }
-  const covered = document.getElementById("cover"),
-    author = document.getElementById("author");
-  covered.checked = settings.cover;
+/** The export, and in the settings who signs it and how it reaches the run. */
+function openNotes() {
+  const command = make("code");
+  const show = () => {
+    const unsigned = settings.author ? "" : " --author NAME";
+    command.textContent = `cai annotate import ${exportName()} RUN${unsigned}`;
+  };
+  const write = ({ target }) => (setting("author", target.value.trim()), show());
+  const author = make("input", { id: "author", autocomplete: "off", oninput: write });
   author.value = settings.author;
-  author.addEventListener("input", () => setting("author", author.value.trim()));
-  covered.addEventListener("change", () => {
-    setting("cover", covered.checked);
-    revealed.clear();
-    refreshList();
-    if (reader.place >= 0) drawChain();
-  });
+  show();
+  document
+    .querySelector("#settings button")
+    .before(
+      make("label", {}, "My name, in exported annotations ", author),
+      note("Stars and notes stay in this browser. Export them, and put them into the run with ", command, "."),
+    );
   document.getElementById("export").addEventListener("click", exportNotes);
-  applySettings();
+  addEventListener("storage", ({ key }) => key === NOTES_KEY && showOthers());
   showExport();
 }

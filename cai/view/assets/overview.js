@@ -1,6 +1,7 @@
 /* The run at a glance. */
 
 const POLICIES = ["base", "sft", "rl"];
+const MAX_BARS = 30; // What a prompt's file calls an area is free.
 const SHARES = ["win_rate", "refusal", "over_refusal"]; // Drawn from 0 to 1.
 
 function openOverview() {
@@ -90,35 +91,39 @@ function evaluationParts({ evaluation, panels, rounds, n_heldout: n }) {
 /** How many chains there are of each kind and badge; each is a way into the list. */
 function chainCounts() {
   const used = chains.id.map((_, i) => i).filter((i) => chains.stages[i].length);
-  const counted = (name, values) =>
-    values
-      .map((value) => [
-        value,
-        used.filter((i) =>
-          name === "badge"
-            ? chains.badges[i].some((b) => BADGES[b] === value)
-            : FACETS[name](i).includes(value),
-        ).length,
-      ])
-      .filter(([, n]) => n);
-  const distinct = (column) => [...new Set(used.map((i) => chains[column][i]))].sort();
+  const counted = (values) => {
+    const counts = new Map();
+    for (const i of used)
+      for (const value of values(i)) counts.set(value, (counts.get(value) ?? 0) + 1);
+    return counts;
+  };
+  const badges = counted((i) => chains.badges[i].map((place) => BADGES[place]));
   const bars = (title, name, rows) =>
     rows.length ? barList(title, name, rows, used.length) : null;
+  const named = (title, name) =>
+    bars(title, name, [...counted(FACETS[name])].sort(([one], [other]) => (one < other ? -1 : 1)));
   return section(
     "What there is to read",
     note(`${format.count(used.length)} of ${format.plural(chains.id.length, "prompt")} used.`),
     make(
       "div",
       { class: "columns" },
-      bars("Worth a look", "badge", counted("badge", BADGES)),
-      bars("By kind", "kind", counted("kind", distinct("kind"))),
-      bars("By split", "split", counted("split", distinct("split"))),
-      bars("By area", "area", counted("area", distinct("area"))),
+      bars(
+        "Worth a look",
+        "badge",
+        BADGES.filter((badge) => badges.has(badge)).map((badge) => [badge, badges.get(badge)]),
+      ),
+      named("By kind", "kind"),
+      named("By split", "split"),
+      named("By area", "area"),
     ),
   );
 }
 
+/** In their order; of too many the commonest. */
 function barList(title, name, rows, total) {
+  const more = rows.length - MAX_BARS;
+  const shown = more > 0 ? rows.toSorted((a, b) => b[1] - a[1]).slice(0, MAX_BARS) : rows;
   const row = ([value, n]) =>
     make(
       "li",
@@ -131,7 +136,9 @@ function barList(title, name, rows, total) {
       bar(n / total),
       make("span", { class: "number" }, format.count(n)),
     );
-  return make("div", { class: "bars" }, make("h3", {}, title), make("ul", {}, rows.map(row)));
+  return make("div", { class: "bars" }, make("h3", {}, title), make("ul", {}, shown.map(row)),
+    more > 0 ? note(`and ${format.count(more)} more, all in the filter's menu`) : null,
+  );
 }
 
 function bar(share, kind = "") {

@@ -67,7 +67,7 @@ function onKey(event) {
   const typing = target.closest("input, textarea, select");
   if (typing && (key === "Escape" || (key === "Enter" && target.id === "query"))) {
     target.blur();
-    if (key === "Enter" && list.order.length) openChain(list.order[0]);
+    if (key === "Enter") openFirstFound();
     return;
   }
   if (
@@ -90,17 +90,13 @@ function start() {
   document.getElementById("name").append(...written(overview.name));
   openLibrary(chunks);
   openSettings();
+  openNotes();
   openFilters();
   openList();
   applyFilters();
   follow();
   addEventListener("hashchange", follow);
   addEventListener("keydown", onKey);
-  for (const button of document.querySelectorAll("[data-opens]")) {
-    button.addEventListener("click", () =>
-      document.getElementById(button.dataset.opens).showModal(),
-    );
-  }
   document
     .getElementById("back")
     .addEventListener("click", () => (document.body.dataset.view = "list"));

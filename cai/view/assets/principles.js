@@ -14,31 +14,29 @@ function principleLink(id) {
 /** A principle beside what it caused. */
 function principleCard(id, texts) {
   const found = principles.find((principle) => principle.id === id);
-  const n = chainsByPrinciple().get(id);
+  const link = (n, facet, said) =>
+    n ? make("button", { class: "link", onclick: () => showOnly(facet, id) }, said) : null;
+  const [drew, judged] = ["principle", "judged_under"].map((name) => chainsBy(name).get(id) ?? 0);
   return make(
     "aside",
     { class: "principle", "aria-label": `principle ${id}` },
     make("h4", {}, principleLink(id)),
     found?.known ? definitions("", wording(found, texts)) : note("Not in this run's constitution."),
-    make(
-      "button",
-      { class: "link", onclick: () => showOnly("principle", id) },
-      `all ${format.plural(n, "chain")} with it`,
-    ),
+    link(drew, "principle", `drawn in ${format.plural(drew, "chain")}`),
+    link(judged, "judged_under", `${format.plural(judged, "chain")} judged under it`),
   );
 }
 
-let principleCounts = null;
+const chainCountsBy = {};
 
-/** How many chains drew or were judged under each principle, by its id. */
-function chainsByPrinciple() {
-  if (principleCounts) return principleCounts;
-  principleCounts = new Map();
+/** How many chains drew each principle or were judged under it, by its id. */
+function chainsBy(facet) {
+  if (chainCountsBy[facet]) return chainCountsBy[facet];
+  const counts = (chainCountsBy[facet] = new Map());
   chains.id.forEach((_, i) => {
-    for (const id of new Set(FACETS.principle(i)))
-      principleCounts.set(id, (principleCounts.get(id) ?? 0) + 1);
+    for (const id of new Set(FACETS[facet](i))) counts.set(id, (counts.get(id) ?? 0) + 1);
   });
-  return principleCounts;
+  return counts;
 }
 
 function openPrinciples() {
@@ -202,7 +200,7 @@ function principleChains(one) {
       make(
         "a",
         { href: chainLink(chain, round) },
-        isCovered(chain) ? "covered: a red-team prompt" : written(chains.head[chain]),
+        isCovered(chain) ? COVERED : written(chains.head[chain]),
       ),
       make("span", { class: "quiet" }, ` round ${round}, ${format.percent(change)} changed`),
     );
@@ -210,18 +208,19 @@ function principleChains(one) {
     rows.length
       ? make("div", {}, make("h3", {}, title), make("ol", { class: "links" }, rows.map(item)))
       : null;
+  const way = (facet, said) =>
+    chainsBy(facet).has(one.id)
+      ? make("button", { class: "action", onclick: () => showOnly(facet, one.id) }, said)
+      : null;
   const most = rounds.filter(([, , change]) => change > 0).slice(0, 8);
   const least = rounds.slice(most.length).slice(-8).reverse();
   return section(
-    "Where it was drawn",
+    "Its chains",
     make(
       "p",
-      {},
-      make(
-        "button",
-        { class: "action", onclick: () => showOnly("principle", one.id) },
-        "Read all its chains",
-      ),
+      { class: "actions" },
+      way("principle", "Read the chains that drew it"),
+      way("judged_under", "Read the chains judged under it"),
     ),
     make(
       "div",
