@@ -16,7 +16,7 @@ endif
 # The quickstart's few rows fill one device.
 quickstart: export CAI_NUM_PROCESSES ?= 1
 
-.PHONY: quickstart test check install bench torture clean
+.PHONY: quickstart test check install bench torture audit clean
 
 quickstart: install
 	$(BIN)/cai model pull
@@ -42,6 +42,22 @@ bench: install
 torture: install
 	PYTHONPATH=tests $(BIN)/python tests/torture/kill.py --n 200
 	PYTHONPATH=tests $(BIN)/python tests/torture/files.py --flips 1000
+
+# The licences of what is locked, and its known vulnerabilities where pip-audit's database answers:
+# one that does not know of jinja2 2.10's would find nothing anywhere. pip-audit lists what it could
+# not look up, and gets a venv of its own: it is no part of what it audits.
+audit: install
+	$(BIN)/python requirements/licenses.py $(DEVICE)
+	@if $(BIN)/python -c 'import json, urllib.request as web; \
+	  json.load(web.urlopen("https://pypi.org/pypi/jinja2/2.10/json", timeout=20))["vulnerabilities"][0]' 2>/dev/null; \
+	then \
+	  $(PYTHON) -m venv build/audit && \
+	  build/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit && \
+	  build/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off \
+	    -r requirements/cpu.txt -r requirements/gpu.txt; \
+	else \
+	  echo "audit skipped: no answer from pip-audit's database, https://pypi.org/pypi/NAME/VERSION/json"; \
+	fi
 
 install: $(STAMP)
 

@@ -4,6 +4,7 @@ A source is a JSONL(.gz) file, a folder of them or a dataset, of hh-rlhf's or TR
 `cai.conversations`), or a run of ours. Nothing is left out without a count.
 """
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from cai.manifest import check_format
 from cai.records import Preference, Prompt, Response, Revision, derive_seed, digest
 from cai.run import read_json, read_records
 from cai.sections import DatasetSource, PreferenceSource
-from cai.sources import Row, SourceCount, first_human_turn, read_source
+from cai.sources import Row, SourceCount, group_of, read_source
 from cai.view.transcripts import of_type, stage_folder
 
 
@@ -142,7 +143,7 @@ def source_rows(source: DatasetSource, count: SourceCount, skip_bad: bool) -> It
     """Rows as `cai.sources` reads them, but of a path of the user's, never of a shipped file."""
     path = source.path
     is_local = path.count("/") != 1 or path.startswith((".", "/", "~")) or ".jsonl" in path
-    if is_local and not Path(path).exists():
+    if is_local and not os.path.exists(path):  # never raises, however long
         raise ConfigError(
             f"{path}: not there; expected a JSONL(.gz) file, a folder of them, a run (for "
             "preferences), or a dataset's id such as Anthropic/hh-rlhf"
@@ -175,7 +176,7 @@ def pair_of(spec: PreferenceSource, row: Row) -> Pair | str:
         chosen=chosen_text,
         rejected=rejected_text,
         p_chosen=max(p, 1 - p),
-        group=digest("group", first_human_turn(before)),
+        group=group_of(before),
         source=spec.path,
         place=row.place,
     )
@@ -192,7 +193,8 @@ def number(value: Any, name: str, place: str) -> float:
 def find_run(name: str) -> Path | None:
     """The folder of a run, given as a path or by its name in `runs/`; none: it is no run."""
     for path in (Path(name), Path("runs") / name):
-        if (path / "manifest.json").is_file():
+        # os.path says no of a name that is too long; pathlib raises
+        if os.path.isfile(path / "manifest.json"):
             check_format(read_json(path / "manifest.json"), path)
             return path
     return None
@@ -239,10 +241,9 @@ def run_pair(preference: Preference, prompt: Prompt, texts: Mapping[str, str], s
 
 
 def draw(pairs: Sequence[Pair], n: int | None, seed: int, purpose: str) -> list[Pair]:
-    """`n` of them (none: all), drawn by `seed`, in the order in which they were."""
-    seeds = [derive_seed(purpose, seed, pair.id) for pair in pairs]
-    order = sorted(range(len(pairs)), key=seeds.__getitem__)
-    return [pairs[i] for i in sorted(order[:n])]
+    """`n` of them (none: all), drawn by `seed`; in the order of their ids, whatever it was."""
+    drawn = sorted(pairs, key=lambda pair: (derive_seed(purpose, seed, pair.id), pair.id))[:n]
+    return sorted(drawn, key=lambda pair: pair.id)
 
 
 def mix(
@@ -272,7 +273,8 @@ def read_ratings(source: str | DatasetSource, skip_bad: bool) -> tuple[list[Rati
     spec = DatasetSource(path=source) if isinstance(source, str) else source
     count = SourceCount(spec.path, "red_team")
     rows = source_rows(spec, count, skip_bad)
-    found = list(read_each(rows, partial(rating_of, spec), count, skip_bad))
+    read = read_each(rows, partial(rating_of, spec), count, skip_bad)
+    found = sorted(read, key=lambda rating: rating.id)
     return found, reading_of(count, found, {})
 
 
@@ -291,7 +293,7 @@ def rating_of(spec: DatasetSource, row: Row) -> Rating:
         id=digest("rating", [[message.role, message.content] for message in messages], rating),
         messages=messages,
         rating=rating,
-        group=digest("group", first_human_turn(messages)),
+        group=group_of(messages),
         source=spec.path,
         place=row.place,
     )

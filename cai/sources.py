@@ -5,16 +5,15 @@ A row is recognised by its fields: `prompt` (text), `messages` (a list of turns)
 """
 
 import gzip
-import io
 import json
+import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import jsonlines
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from cai.config import Prompts, Shares, Source
 from cai.errors import ConfigError, MissingDependency
@@ -24,6 +23,12 @@ from cai.sections import DatasetSource
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 ROLES: dict[str, Literal["user", "assistant"]] = {"Human": "user", "Assistant": "assistant"}
+MAX_LINE = 16 * 2**20
+"""Bytes: no more of a line than this is ever held."""
+MAX_DEPTH = 100
+"""Lists and objects inside each other: whatever walks a row may recurse."""
+MARKS = re.compile(r"[^\w\s!-~]{30}")
+"""Thirty characters in a row that may all be combining marks."""
 
 
 @dataclass
@@ -39,6 +44,8 @@ class SourceCount:
     n_prompts: int = 0
     n_duplicates: int = 0
     """Human turns whose conversation so far had been seen already."""
+    n_moved: int = 0
+    """Prompts held out, whatever their draw: a look-alike begins with the same words."""
 
 
 class Row(NamedTuple):
@@ -49,19 +56,26 @@ class Row(NamedTuple):
 
 
 class Loader:
-    """Reads sources, removes duplicates across all of them, and assigns splits."""
+    """Reads sources, removes duplicates across all of them, and assigns splits.
+
+    Look-alikes come first: they only measure over-refusal, so whatever shares a dialogue with one
+    is held out too.
+    """
 
     def __init__(self, config: Prompts, seed: int) -> None:
         self._config = config
         self._seed = seed
-        self._seen: set[str] = set()
+        self._found: dict[str, Prompt] = {}
+        self._measuring: set[str] = set()
         self.counts: list[SourceCount] = []
 
     def load(self, kind: Kind, sources: Sequence[Source]) -> list[Prompt]:
         """All prompts of one kind. Raises ConfigError naming file and line of a broken row."""
-        return [prompt for source in sources for prompt in self._load_one(kind, source)]
+        for source in sources:
+            self._load_one(kind, source)
+        return [prompt for prompt in self._found.values() if prompt.kind == kind]
 
-    def _load_one(self, kind: Kind, source: Source) -> Iterator[Prompt]:
+    def _load_one(self, kind: Kind, source: Source) -> None:
         name = source if isinstance(source, str) else source.path
         count = SourceCount(name, kind)
         self.counts.append(count)
@@ -73,59 +87,64 @@ class Loader:
                     raise
                 count.n_bad += 1
                 continue
-            area = row.data.get("area")
             for dialogue in dialogues:
-                group = digest("group", first_human_turn(dialogue))
-                for messages in openings(dialogue, self._config.turns):
-                    count.n_human_turns += 1
-                    if prompt_id := self._new_id(messages):
-                        count.n_prompts += 1
-                        yield Prompt(
-                            id=prompt_id,
-                            messages=messages,
-                            kind=kind,
-                            area=area if isinstance(area, str) else kind,
-                            source=row.place,
-                            group=group,
-                            split=split_of(group, kind, self._seed, self._config.shares),
-                        )
-                    else:
-                        count.n_duplicates += 1
-        if not count.n_prompts:
+                self._add(dialogue, row, count)
+        if not count.n_human_turns:
             raise ConfigError(f"{name}: no prompts in it ({count.n_rows} rows)")
 
-    def _new_id(self, messages: Sequence[Message]) -> str | None:
-        prompt_id = digest("prompt", [[m.role, m.content] for m in messages])
-        if prompt_id in self._seen:
-            return None
-        self._seen.add(prompt_id)
-        return prompt_id
+    def _add(self, dialogue: Sequence[Message], row: Row, count: SourceCount) -> None:
+        """Add the dialogue's prompts that are new."""
+        kind, group, area = count.kind, group_of(dialogue), row.data.get("area")
+        drawn = split_of(group, self._seed, self._config.shares)
+        if kind == "look_alike":
+            self._measuring.add(group)
+        split = "eval" if group in self._measuring else drawn
+        for messages in openings(dialogue, self._config.turns):
+            count.n_human_turns += 1
+            prompt = Prompt(
+                id=digest("prompt", [[m.role, m.content] for m in messages]),
+                messages=messages,
+                kind=kind,
+                area=area if isinstance(area, str) else kind,
+                source=row.place,
+                group=group,
+                split=split,
+            )
+            earlier = self._found.setdefault(prompt.id, prompt)
+            if earlier is prompt:
+                count.n_prompts += 1
+                count.n_moved += split != drawn and kind != "look_alike"
+                continue
+            count.n_duplicates += 1
+            # Of several areas always the same one, whichever row comes first.
+            if earlier.kind == kind and prompt.area < earlier.area:
+                self._found[prompt.id] = prompt
 
 
-def first_human_turn(dialogue: Sequence[Message]) -> str:
-    """What dialogues of one group share; a system turn may be the same in all."""
-    return next(message.content for message in dialogue if message.role == "user")
+def group_of(dialogue: Sequence[Message]) -> str:
+    """What dialogues that begin alike share: a digest of their first human turn.
+
+    Case, white space and Unicode's forms make no difference, nor does a system turn, which may be
+    the same in all.
+    """
+    text = next(message.content for message in dialogue if message.role == "user")
+    # Sorting a run of combining marks is quadratic: cut as in Unicode's stream-safe text format.
+    text = MARKS.sub("\\g<0>\u034f", text)
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return digest("group", " ".join(unicodedata.normalize("NFKC", folded).split()))
 
 
 def load_prompts(config: Prompts, seed: int) -> tuple[list[Prompt], list[SourceCount]]:
     """Every prompt that the config names, and what became of each source's rows."""
     loader = Loader(config, seed)
-    kinds: tuple[tuple[Kind, Sequence[Source]], ...] = (
-        ("red_team", config.red_team),
-        ("helpful", config.helpful),
-        ("look_alike", config.look_alike),
-    )
-    prompts = [prompt for kind, sources in kinds for prompt in loader.load(kind, sources)]
-    return prompts, loader.counts
+    look_alike = loader.load("look_alike", config.look_alike)
+    red_team = loader.load("red_team", config.red_team)
+    helpful = loader.load("helpful", config.helpful)
+    return [*red_team, *helpful, *look_alike], loader.counts
 
 
-def split_of(group: str, kind: Kind, seed: int, shares: Shares) -> Split:
-    """The one purpose that a dialogue's prompts serve, from its first turn and the run's seed.
-
-    Look-alikes only measure over-refusal: they are all held out.
-    """
-    if kind == "look_alike":
-        return "eval"
+def split_of(group: str, seed: int, shares: Shares) -> Split:
+    """The one purpose that a dialogue's prompts serve, drawn by the run's seed."""
     left = derive_seed("split", seed, group) / 2**31
     purposes: tuple[tuple[Split, float], ...] = (
         ("sft", shares.sft),
@@ -144,7 +163,7 @@ def select(
 ) -> list[Prompt]:
     """The first `n` prompts (all: none) of a kind and split in an order drawn by `seed`."""
     matching = [p for p in prompts if p.kind == kind and p.split == split]
-    return sorted(matching, key=lambda p: derive_seed("order", seed, p.id))[:n]
+    return sorted(matching, key=lambda p: (derive_seed("order", seed, p.id), p.id))[:n]
 
 
 def openings(
@@ -176,27 +195,21 @@ def read_source(source: Source, count: SourceCount, skip_bad: bool) -> Iterator[
 def local_path(name: str) -> Path | None:
     """The file or folder that a source's name means; none: a dataset's id."""
     looks_like_file = ".jsonl" in name or name.startswith((".", "/", "~")) or "/" not in name
-    if looks_like_file or Path(name).exists():
+    if looks_like_file or os.path.exists(name):  # never raises, however long
         return find_resource(name, PROMPTS, ".jsonl")
     return None
 
 
 def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
     """JSON objects of a JSONL or JSONL.gz file, each line of it accounted for."""
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file, jsonlines.Reader(io.BufferedReader(file)) as reader:  # type: ignore[arg-type]
-            number = 0
-            while True:
-                number += 1
+        with opened(path, "rb") as file:
+            for number, line in enumerate(lines(cast(BinaryIO, file)), 1):
+                count.n_rows += 1
                 try:
-                    data: Any = reader.read(type=dict)
-                except EOFError as error:
-                    if isinstance(error.__context__, StopIteration):
-                        return
-                    raise  # A gzip file that was cut short.
-                except jsonlines.InvalidLineError as error:
-                    count.n_rows += 1
+                    data = parse_line(line)
+                except ValueError as error:
                     if not skip_bad:
                         raise ConfigError(
                             f"{path}:{number}: not a JSON object "
@@ -205,10 +218,43 @@ def read_file(path: Path, count: SourceCount, skip_bad: bool) -> Iterator[Row]:
                         ) from error
                     count.n_bad += 1
                     continue
-                count.n_rows += 1
                 yield Row(f"{path.name}:{number}", data)
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long only its beginning."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE + 1)
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The JSON object in a line. Raises ValueError, which says what is there instead."""
+    if len(line) > MAX_LINE:
+        raise ValueError(f"the line has more than {MAX_LINE // 2**20} MiB")
+    try:
+        data: Any = json.loads(line.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from error
+    if is_deeper(data, MAX_DEPTH):
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    if not isinstance(data, dict):
+        raise ValueError(f"found {json.dumps(data)[:40]}")
+    return cast(dict[str, Any], data)
+
+
+def is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are inside each other more than `depth` times."""
+    level: list[Any] = [value]
+    for _ in range(depth + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return False
+        level = [x for one in level for x in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def read_dataset(source: Source, count: SourceCount) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from run_folder import build_run, digest, write_lines
+from run_folder import build_run, write_lines
 
 from cai.config import Prompts, RunConfig
 from cai.constitution import find_constitution, load_constitution
@@ -17,6 +17,7 @@ from cai.errors import ConfigError
 from cai.models import Model
 from cai.preferences import (
     Pair,
+    draw,
     find_run,
     mix,
     read_foreign,
@@ -28,7 +29,7 @@ from cai.prompts import Templates
 from cai.records import Message, Prompt
 from cai.run import read_records, read_rows
 from cai.sections import DatasetSource, PreferenceSource
-from cai.sources import load_prompts
+from cai.sources import group_of, load_prompts
 from cai.stages import reward
 from cai.stages.context import Outcome, RunContext
 from cai.view.progress import StageProgress
@@ -41,6 +42,7 @@ def turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
+HOW = group_of([Message(role="user", content="How?")])
 ASKED, YES, NO = turn("user", "How?"), turn("assistant", "Yes."), turn("assistant", "No.")
 HH = {
     "chosen": "\n\nHuman: How?\n\nAssistant: Yes.",
@@ -88,7 +90,7 @@ def test_the_common_beginning_is_the_prompt(tmp_path: Path) -> None:
     before = [turn("system", "Be."), ASKED, YES, turn("user", "And?")]
     pair = one_pair(tmp_path, {"chosen": [*before, YES], "rejected": [*before, NO]})
     assert [message.model_dump() for message in pair.messages] == before
-    assert pair.group == digest("group", "How?")
+    assert pair.group == HOW
 
 
 @pytest.mark.parametrize(
@@ -154,13 +156,29 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert reading.n_rows == 14 == reading.n_bad + len(pairs) + sum(reasons.values())
     assert pairs == read_pairs(PreferenceSource(path=path, n=6), 1, True)[0]
     assert pairs != read_pairs(PreferenceSource(path=path, n=6), 2, True)[0]
-    assert [pair.place for pair in pairs] == sorted(pair.place for pair in pairs)
+    assert [pair.id for pair in pairs] == sorted(pair.id for pair in pairs)
     path = save(tmp_path / "p.jsonl", same, "{oops")
     with pytest.raises(ConfigError, match=r"nothing to learn from \(2 rows; 1 broken, 1 identical"):
         read_pairs(path, 0, True)
 
 
-@pytest.mark.parametrize("path", ["no.jsonl", "owner/no.jsonl", "./no", "no", "~/no", "/no/such"])
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "no.jsonl",
+        "owner/no.jsonl",
+        "./no",
+        "no",
+        "~/no",
+        "/no/such",
+        LONG,
+        f"./{LONG}",
+        "a/" * 3000,
+    ],
+)
 def test_a_source_that_is_not_there_is_no_shipped_prompt(path: str) -> None:
     with pytest.raises(ConfigError, match="not there; expected a JSONL"):
         read_pairs(path, 0, False)
@@ -205,6 +223,7 @@ def test_a_run_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     run = build_run(tmp_path / "runs" / "mine")
     pairs, reading = read_pairs(str(run), 0, False)
     stored = list(read_rows(run / "04-label" / "preferences.jsonl"))
+    stored.sort(key=lambda row: row["id"])
     assert [pair.id for pair in pairs] == [row["id"] for row in stored]
     assert [pair.p_chosen for pair in pairs] == [row["p_chosen"] for row in stored]
     assert reading.n_rows == len(stored)
@@ -307,7 +326,7 @@ def test_ratings_in_every_form(
     path = save(tmp_path / "r.jsonl", row)
     (found,), reading = read_ratings(DatasetSource(path=path, column=column), False)
     assert [message.model_dump() for message in found.messages] == [ASKED, YES]
-    assert (found.rating, found.group) == (expected, digest("group", "How?"))
+    assert (found.rating, found.group) == (expected, HOW)
     assert (found.place, reading.n_used) == ("r.jsonl:1", 1)
 
 
@@ -336,6 +355,31 @@ def test_a_broken_rating_is_named_or_counted(tmp_path: Path, row: Any, message: 
     assert (len(found), reading.n_rows, reading.n_bad) == (1, 2, 1)
     with pytest.raises(ConfigError, match=r"r\.jsonl:1: expected a conversation in column 'text'"):
         read_ratings(DatasetSource(path=path, column="text"), False)
+
+
+# --- order
+
+
+def test_the_order_of_a_file_makes_no_difference(tmp_path: Path) -> None:
+    """Draws, order and the digest that a resumed run is compared by."""
+    rows = [{**TRL, "prompt": f"How {i}?", "response": "So.", "rating": i} for i in range(30)]
+    rated = [{k: row[k] for k in ("prompt", "response", "rating")} for row in rows]
+    source = PreferenceSource(path=str(tmp_path / "p.jsonl"), n=7)
+    found: list[Any] = []
+    for ordered in (rows, rows[::-1], rows[11:] + rows[:11]):
+        save(tmp_path / "p.jsonl", *ordered)
+        pairs, paired = read_pairs(source, 3, False)
+        save(tmp_path / "r.jsonl", *(rated[row["rating"]] for row in ordered))
+        ratings, read = read_ratings(str(tmp_path / "r.jsonl"), False)
+        bare = [[one._replace(place="") for one in ones] for ones in (pairs, ratings)]
+        found.append((bare, paired.digest, read.digest))
+    assert found[0] == found[1] == found[2]
+
+
+def test_equal_draws_are_ordered_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai.preferences.derive_seed", lambda *_: 0)
+    pairs = pairs_of("f", 9)
+    assert draw(pairs, 4, 0, "n") == draw(pairs[::-1], 4, 0, "n") == pairs[:4]
 
 
 # --- the stage
@@ -375,7 +419,8 @@ def with_real_groups(run: Path) -> dict[str, list[str]]:
     rows = list(read_rows(path))
     for number, row in enumerate(rows):
         text = f"{row['messages'][0]['content']} ({number})"
-        row["messages"][0]["content"], row["group"] = text, digest("group", text)
+        row["messages"][0]["content"] = text
+        row["group"] = group_of(Prompt.model_validate(row).messages)
         turns.setdefault(row["split"], []).append(text)
     write_lines(path, rows)
     return turns
@@ -412,6 +457,10 @@ def test_the_stage_mixes_and_holds_out_by_dialogue(tmp_path: Path) -> None:
     job = reward.make_job(context)
     assert (job.kind, job.labels) == ("reward", "hard")
     assert read_foreign(context.config).pair_readings[0].n_used == len(rows)
+    # the file's order is not that of the training
+    save(tmp_path / "f.jsonl", {**TRL, "rejected": "Yes."}, *rows[::-1])
+    run_stage(context)
+    assert list(read_rows(run / "05-reward" / "rows.jsonl")) == used
 
 
 def test_foreign_pairs_alone(tmp_path: Path) -> None:
@@ -455,6 +504,9 @@ def test_ratings_train_and_pairs_measure(tmp_path: Path) -> None:
     assert counts["accuracy_heldout"] == sum(right) / len(right)
     assert (folder / "checkpoint").is_dir()
     assert reward.make_job(context).kind == "rating"
+    save(tmp_path / "r.jsonl", *rows[::-1])
+    run_stage(context)
+    assert list(read_rows(folder / "rows.jsonl")) == rated
 
 
 def test_ratings_without_pairs_measure_nothing(tmp_path: Path) -> None:

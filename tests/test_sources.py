@@ -3,17 +3,31 @@
 import gzip
 import json
 import re
-from collections import Counter
+import tempfile
+import unicodedata
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cai.config import Prompts, Shares
 from cai.errors import ConfigError
-from cai.records import Prompt
+from cai.records import Kind, Message, Prompt
 from cai.resources import packaged
-from cai.sources import Loader, SourceCount, load_prompts, select, split_of
+from cai.sources import (
+    MAX_DEPTH,
+    MAX_LINE,
+    Loader,
+    SourceCount,
+    group_of,
+    load_prompts,
+    local_path,
+    select,
+    split_of,
+)
 
 TWO_TURNS = "\n\nHuman: one\n\nAssistant: two\n\nHuman: three\n\nAssistant: four"
 
@@ -90,6 +104,13 @@ def test_rows_become_prompts(
         '{"prompt": 3}',
         '{"messages": [{"role": "bot"}]}',
         '{"messages": []}',
+        *(
+            pytest.param(f'{{"prompt": "x", "y": {opening * n}1{closing * n}}}', id=f"{opening}{n}")
+            for opening, closing in (("[", "]"), ('{"z":', "}"))
+            for n in (MAX_DEPTH, 950, 100_000)
+        ),
+        pytest.param(f'{{"prompt": "{"x" * MAX_LINE}"}}', id="long"),
+        pytest.param("x" * (3 * MAX_LINE + 5), id="longer"),
     ],
 )
 def test_a_broken_line_is_named_or_counted(tmp_path: Path, bad: str) -> None:
@@ -100,9 +121,29 @@ def test_a_broken_line_is_named_or_counted(tmp_path: Path, bad: str) -> None:
     assert (len(prompts), count.n_rows, count.n_bad) == (2, 3, 1)
 
 
+def test_the_longest_and_the_deepest_line_are_read(tmp_path: Path) -> None:
+    room = MAX_LINE - len('{"prompt": ""}\n')
+    deep = json.loads("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1))
+    prompts, _ = load(tmp_path, [{"prompt": "x" * room}, {"prompt": "y", "deep": deep}])
+    assert [len(prompt.messages[0].content) for prompt in prompts] == [room, 1]
+    with pytest.raises(ConfigError, match=r"p\.jsonl:1: .*more than 16 MiB"):
+        load(tmp_path, [{"prompt": "x" * (room + 1)}])
+
+
+def test_a_long_name_is_no_file() -> None:
+    assert local_path(f"owner/{'x' * 300}") is None
+
+
 def test_duplicates_are_counted(tmp_path: Path) -> None:
     prompts, count = load(tmp_path, [{"prompt": "a"}, {"prompt": "a"}, {"prompt": "b"}])
     assert (len(prompts), count.n_duplicates) == (2, 1)
+
+
+def test_a_source_may_hold_nothing_new(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n')
+    loader = Loader(Prompts(), 0)
+    assert len(loader.load("red_team", [str(tmp_path / "p.jsonl")] * 2)) == 1
+    assert [count.n_duplicates for count in loader.counts] == [0, 1]
 
 
 def test_gzip_and_folders_and_unicode_line_separators(tmp_path: Path) -> None:
@@ -125,7 +166,7 @@ def test_an_empty_or_missing_source_is_an_error(tmp_path: Path) -> None:
 
 def test_splits_follow_shares_and_never_cut_a_dialogue(tmp_path: Path) -> None:
     shares = Shares(sft=0.5, preference=0.2, rl=0.2, eval=0.1)
-    splits = Counter(split_of(f"g{i}", "red_team", 3, shares) for i in range(10_000))
+    splits = Counter(split_of(f"g{i}", 3, shares) for i in range(10_000))
     for name, share in (("sft", 0.5), ("preference", 0.2), ("rl", 0.2), ("eval", 0.1)):
         assert abs(splits[name] / 10_000 - share) < 0.02
     prompts, _ = load(
@@ -139,13 +180,110 @@ def test_splits_follow_shares_and_never_cut_a_dialogue(tmp_path: Path) -> None:
 
 
 def test_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
-    rows = [{"prompt": f"p{i}"} for i in range(100)]
+    rows = [{"prompt": f"p{i % 90}", "area": f"a{i % 7}"} for i in range(100)]
     one, _ = load(tmp_path, rows)
     two, _ = load(tmp_path, rows[::-1])
-    assert {p.id: p.split for p in one} == {p.id: p.split for p in two}
+    assert {p.id: (p.split, p.area) for p in one} == {p.id: (p.split, p.area) for p in two}
     assert [p.id for p in select(one, "red_team", "sft", 10, 5)] == [
         p.id for p in select(two, "red_team", "sft", 10, 5)
     ]
+
+
+def test_equal_draws_are_ordered_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai.sources.derive_seed", lambda *_: 0)
+    prompts, _ = load(tmp_path, [{"prompt": f"p{i}"} for i in range(20)])
+    drawn = select(prompts, "red_team", "sft", 5, 0)
+    assert drawn == select(prompts[::-1], "red_team", "sft", 5, 0)
+    assert [p.id for p in drawn] == sorted(p.id for p in prompts)[:5]
+
+
+def spelt(text: str) -> st.SearchStrategy[str]:
+    """The same words, written in another way."""
+    form = st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"])
+    case = st.sampled_from([str, str.lower, str.upper, str.casefold])
+    space = st.sampled_from([" ", "  ", "\n", "\u00a0", "\u3000"])
+    edge = st.sampled_from(["", " ", "\n"])
+
+    def write(form: Any, case: Any, space: str, edge: str) -> str:
+        return edge + unicodedata.normalize(form, case(text)).replace(" ", space) + edge
+
+    return st.builds(write, form, case, space, edge)
+
+
+WORDS = ["How?", "how to kill it", "Straße naïve ﬁne", "がぎ", "Ångström Ⅳ", "\u03c3\u03c2 x"]
+HUMAN = st.sampled_from(range(len(WORDS))).flatmap(
+    lambda i: st.tuples(st.just(i), spelt(WORDS[i]), st.lists(st.sampled_from("ab"), max_size=2))
+)
+KINDS: tuple[Kind, ...] = ("red_team", "helpful", "look_alike")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), HUMAN), min_size=1, max_size=12), st.integers(0, 99)
+)
+def test_no_dialogue_is_in_two_splits(
+    rows: list[tuple[Kind, tuple[int, str, list[str]]]], seed: int
+) -> None:
+    """Whatever the kinds, the spelling and the seed; and what was moved is counted."""
+    beginnings: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        given: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, ())
+        for number, (kind, (words, first, more)) in enumerate(rows):
+            turns = [first, *more]
+            beginnings[first] = words
+            text = "".join(f"\n\nHuman: {turn}\n\nAssistant: ok" for turn in turns)
+            messages = [
+                {"role": role, "content": content}
+                for turn in turns
+                for role, content in (("user", turn), ("assistant", "ok"))
+            ]
+            row = {"messages": messages} if number % 2 else {"prompt": text}
+            beginnings[first.strip()] = words
+            path = Path(folder) / f"{number}.jsonl"
+            path.write_text(json.dumps(row))
+            given[kind] = (*given[kind], str(path))
+        prompts, counts = load_prompts(Prompts(**given), seed)
+    splits: dict[int, set[str]] = defaultdict(set)
+    groups: dict[int, set[str]] = defaultdict(set)
+    for prompt in prompts:
+        words = beginnings[prompt.messages[0].content]
+        splits[words].add(prompt.split)
+        groups[words].add(prompt.group)
+    assert all(len(found) == 1 for found in (*splits.values(), *groups.values()))
+    assert len(set.union(*groups.values())) == len(groups)
+    assert len({prompt.id for prompt in prompts}) == len(prompts)
+    assert {p.split for p in prompts if p.kind == "look_alike"} <= {"eval"}
+    moved = [
+        p for p in prompts
+        if p.kind != "look_alike" and p.split != split_of(p.group, seed, Shares())
+    ]  # fmt: skip
+    assert sum(count.n_moved for count in counts) == len(moved)
+    assert all(c.n_human_turns == c.n_prompts + c.n_duplicates for c in counts)
+
+
+def test_what_a_look_alike_holds_out_is_counted(tmp_path: Path) -> None:
+    asked = [f"How do I kill process {i}?" for i in range(40)]
+    for kind, texts in (
+        ("red_team", [f"{text.upper()} " for text in asked]),
+        ("helpful", [f"Another thing {i}" for i in range(9)]),
+        ("look_alike", asked),
+    ):
+        (tmp_path / f"{kind}.jsonl").write_text(
+            "".join(json.dumps({"prompt": text}) + "\n" for text in texts)
+        )
+    given = {kind: (str(tmp_path / f"{kind}.jsonl"),) for kind in KINDS}
+    prompts, counts = load_prompts(Prompts(**given), 0)
+    assert {p.split for p in prompts if p.kind != "helpful"} == {"eval"}
+    assert {p.split for p in prompts if p.kind == "helpful"} != {"eval"}
+    n_moved = {count.kind: count.n_moved for count in counts}
+    n_drawn = sum(split_of(p.group, 0, Shares()) == "eval" for p in prompts if p.kind == "red_team")
+    assert n_moved == {"look_alike": 0, "red_team": 40 - n_drawn, "helpful": 0}
+    assert 0 < n_drawn < 20
+
+
+@pytest.mark.timeout(60)
+def test_combining_marks_take_no_quadratic_time() -> None:
+    text = "a" + "\u0301\u0323" * 500_000
+    assert group_of([Message(role="user", content=text)])
 
 
 def test_hh_rlhf_loads_whole(shared_data: Path) -> None:

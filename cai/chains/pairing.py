@@ -44,16 +44,17 @@ def pair_up(
 
     Skipped are prompts: `failed_response` has fewer than two whole responses, `identical` no two
     that differ. Of several responses with one text the first drawn is compared, the others are
-    counted as `same_text`.
+    counted as `same_text`. The pairs are in the order of their prompts' ids: that of `responses`
+    is the one in which an engine was done with them.
     """
     by_prompt: dict[str, list[Response]] = defaultdict(list)
     for response in responses:
         by_prompt[response.prompt_id].append(response)
     pairs: list[Candidates] = []
     skipped: Counter[str] = Counter()
-    for prompt_id, group in by_prompt.items():
+    for prompt_id, group in sorted(by_prompt.items()):
         whole = [r for r in group if r.generation.finish != "error"]
-        drawn = sorted(whole, key=lambda r: derive_seed("pair", seed, r.id))
+        drawn = sorted(whole, key=lambda r: (derive_seed("pair", seed, r.id), r.id))
         distinct = [*{r.text: r for r in reversed(drawn)}.values()][::-1]
         if len(whole) < 2:
             skipped["failed_response"] += 1

@@ -94,9 +94,13 @@ def label_setup(
 
 
 def read_labels(context: RunContext, stage: str, file: str = "records") -> list[Label]:
-    """The labels of a stage's record file."""
+    """The labels of a stage's record file, by id: its own order is that in which a judge was done.
+
+    What is made of labels keeps their order, and a reward model learns what is made in its order.
+    """
     with context.records(stage, file) as records:
-        return [record for record in records if isinstance(record, Label)]
+        labels = [record for record in records if isinstance(record, Label)]
+    return sorted(labels, key=lambda label: label.id)
 
 
 def reasoning_counts(context: RunContext) -> dict[str, int]:

@@ -76,7 +76,7 @@ def helpful_rows(
         and record.generation.finish != "error"
         and record.text
     ]
-    return sorted(rows, key=lambda r: derive_seed("helpful", seed, r["id"]))
+    return sorted(rows, key=lambda r: (derive_seed("helpful", seed, r["id"]), r["id"]))
 
 
 def row(prompt: Prompt, record: Response | Revision) -> dict[str, Any]:
