@@ -97,4 +97,4 @@ def test_trainer_fields_are_those_of_trl(name: str, cls: str) -> None:
 
     found = trainer_fields(name)
     fields = {field.name for field in dataclasses.fields(getattr(trl, cls)) if field.init}
-    assert fields <= found
+    assert fields <= set(found)
