@@ -172,7 +172,7 @@ class Reader:
         if not isinstance(event, yaml.ScalarEvent):
             if depth >= MAX_DEPTH:
                 raise self._error(event, f"nested deeper than {MAX_DEPTH} levels")
-        elif "\0" in event.value or not is_unicode(event.value):
+        elif event.style == '"' and not is_text(event.value):
             raise self._error(event, "holds a NUL or half a character; remove the escape")
 
     def _error(self, event: Any, complaint: str) -> ConfigError:
@@ -182,16 +182,16 @@ class Reader:
 
 def mark_of(event: Any) -> Mark:
     """Where an event starts."""
-    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+    mark = event.start_mark
+    return Mark(mark.line + 1, mark.column + 1)
 
 
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8: a lone surrogate, half a character, cannot."""
+def is_text(value: str) -> bool:
+    """Whether a value is no more than text: escapes can make NULs, and surrogates without UTF-8."""
     try:
-        text.encode()
+        return b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def parse_scalar(text: str) -> Any:
