@@ -48,7 +48,10 @@ BOMBS: dict[str, tuple[bytes, str]] = {
     "the bare tag": (b"a: ! 12", "tag"),
     "a tag of its own": (b"a: !include /etc/passwd", "tag"),
     "verbatim tag": (b"a: !<tag:yaml.org,2002:python/name:os.system> x", "tag"),
-    "tag directive": (b"%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!name:os.system x", "directives"),
+    "tag directive": (
+        b"%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!name:os.system x",
+        "directives",
+    ),
     "50,000 tag directives": (lines(50_000, "%TAG !a#! b") + b"---\na: 1", "directives"),
     "YAML 1.1 asked for": (b"%YAML 1.1\n---\na: no", "directives"),
     "YAML 9.9 asked for": (b"%YAML 9.9\n---\na: 1", "directives"),
