@@ -69,9 +69,10 @@ def load_yaml(path: Path) -> Document:
 
 def read_text(path: Path) -> str:
     """The text of a file of at most MAX_BYTES. Raises ConfigError for anything else."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if not os.path.isfile(path):
         # a pipe would be waited for, a device never ends
-        raise ConfigError(f"{path}: not a file; expected a YAML file")
+        found = "not a file" if os.path.exists(path) else "cannot be read: there is no such file"
+        raise ConfigError(f"{path}: {found}; expected a YAML file")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
