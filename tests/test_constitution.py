@@ -59,7 +59,7 @@ def test_harmless_has_sixteen_whole_principles() -> None:
         (HEADER.replace('"1"', "principles.0") + "  - 7\n", ["c.yaml:7:5", "principles.0: Input"]),
         (HEADER + "  - {id: b, tags: [1]}\n", ["c.yaml:7:", "principle 'b', field tags.0"]),
         (HEADER + "  - {id: b, x.y: 1}\n", ["c.yaml:7:", "principle 'b', field x.y'; known are"]),
-        (HEADER.replace("principles:\n", "principles: {0: {id: a}}\n"), ["c.yaml:6:13", "list"]),
+        (HEADER.replace("principles:\n", "principles: {0: {id: a}}\n"), ["c.yaml:6:13", "array"]),
         ("- a\n", ["c.yaml:1:1", "expected a mapping"]),
         ("", ["c.yaml:1:1", "expected a mapping"]),
     ],

@@ -147,7 +147,7 @@ def test_every_forbidden_name_is_an_option_somewhere() -> None:
 def test_a_recipes_name_is_no_path(name: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"constitution: c\nrecipe: {name!r}\n".replace("'a\\nb'", '"a\\nb"'))
-    with pytest.raises(ConfigError, match="c.yaml:2:9: recipe: String should match"):
+    with pytest.raises(ConfigError, match=r"c\.yaml:2:9: recipe: String should match"):
         resolve_config(Options(config=str(file)))
 
 

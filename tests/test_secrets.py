@@ -1,5 +1,6 @@
 """Secrets: refused in settings, kept from children, found in no artefact."""
 
+import json
 import os
 import re
 import subprocess
@@ -196,3 +197,11 @@ def test_a_child_process_sees_none_of_them(monkeypatch: pytest.MonkeyPatch) -> N
         check=True,
     )
     assert HF not in done.stdout
+
+
+def test_a_run_opens_no_socket_beyond_this_machine() -> None:
+    script = Path(__file__).parent / "torture" / "offline.py"
+    command = [sys.executable, str(script), "fake"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert (found["code"], found["beyond_loopback"]) == (0, 0), found
