@@ -97,7 +97,7 @@ class RunConfig(Record):
     """Everything that decides what a run does."""
 
     constitution: str
-    recipe: str | None = None
+    recipe: str | None = Field(default=None, pattern=r"^\w[\w .-]{0,63}$")
     """The recipe's name, for the run's name only."""
     seed: int = Field(default=0, ge=0)
     models: Models = Models()

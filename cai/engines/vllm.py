@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.platforms import current_platform
 
+from cai.complaints import dotted
 from cai.engines.base import Completion, Request
 from cai.engines.choices import Prefix, add_up, questions
 from cai.engines.encode import ChatEncoder
 from cai.engines.process import EngineSettings, context_limit, prompt_too_long
 from cai.errors import ConfigError
+from cai.forbidden import ENGINE, find_forbidden
 from cai.records import Finish
 
 CPU_BLOCK = 32
@@ -148,6 +150,9 @@ class VllmEngine:
 
 def engine_args(settings: EngineSettings, context: int) -> EngineArgs:
     """vLLM's arguments: what fits the hardware, overridden by the user's `engine.options`."""
+    if found := find_forbidden(settings.options, ENGINE, code=True):
+        # the settings may come from the config of somebody else's run
+        raise ConfigError(f"engine.options.{dotted(found)} is not a setting; remove it")
     args: dict[str, Any] = {
         "model": settings.model,
         "max_model_len": context,

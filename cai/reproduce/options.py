@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from cai.complaints import validated
 from cai.config import Engine
 from cai.errors import ConfigError
 from cai.models import EMBEDDED, Model
 from cai.records import Record
 from cai.resolve import apply_setting
 from cai.sections import Lora
-from cai.strict_yaml import Document, complaints
+from cai.strict_yaml import Document
 from cai.view.progress import StageProgress
 
 PARTS = ("labels", "human", "rl", "judge")
@@ -101,10 +102,7 @@ def make_sizes(scale: float = 1.0, settings: Sequence[str] = ()) -> Sizes:
     document = Document("the command line", data, {}, {})
     for setting in settings:
         apply_setting(document, setting)
-    try:
-        return Sizes.model_validate(document.data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(complaints(error, document, Sizes))) from error
+    return validated(document, Sizes)
 
 
 class ReproduceOptions(NamedTuple):
