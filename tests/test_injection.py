@@ -18,7 +18,7 @@ from families import FAMILIES, Family, build
 from cai.chains.labelling import LabelSetup, label_chain
 from cai.chains.pairing import Candidates
 from cai.chains.revision import RevisionSetup, Voice, revision_chain
-from cai.engines.base import Completion, Request
+from cai.engines.base import Request
 from cai.engines.encode import PLAIN_TEMPLATE, ChatEncoder, shared_prefix
 from cai.prompts import Templates
 from cai.records import Message, Sampling
@@ -227,14 +227,16 @@ REVISIONS = RevisionSetup((), PRINCIPLES, Templates(), 1, 0, VOICE, VOICE, VOICE
 LABELS = LabelSetup(PRINCIPLES, REVISIONS.templates, False, 0, VOICE, "text")
 
 
+@cache
 def revised(text: str) -> tuple[list[Request], list[StoredRecord]]:
     """A chain whose response, critique and revision all say `text`."""
     return play(revision_chain(PROMPT, REVISIONS), [says(text)] * 3)
 
 
+@cache
 def judged(text: str, verdict: str = "Verdict: B") -> tuple[list[Request], list[StoredRecord]]:
     pair = Candidates(PROMPT, response("one", text), response("two", text[::-1]))
-    return play(label_chain(pair, LABELS), [Completion("", verdict, "stop")] * 2)
+    return play(label_chain(pair, LABELS), [says(verdict)] * 2)
 
 
 def without_text(record: StoredRecord) -> dict[str, Any]:
@@ -266,7 +268,7 @@ def test_no_attack_changes_a_record_or_a_turn() -> None:
 
 def test_no_attack_becomes_structure(case: Case) -> None:
     def structure(text: str) -> list[tuple[list[int], Counter[str]]]:
-        requests = [*revised(text)[0], judged(text)[0][0]]
+        requests = (revised(text)[0][-1], judged(text)[0][0])
         encoded = [case.encoder.encode(request.messages) for request in requests]
         return [(case.control(ids), case.literals(ids)) for ids in encoded]
 

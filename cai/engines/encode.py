@@ -16,7 +16,6 @@ A raw prompt is the text of its messages without any template, protected in the 
 one gets the ids of `tokenizer.encode`, less an end token that some tokenizers add.
 """
 
-import copy
 import re
 import secrets
 import unicodedata
@@ -25,10 +24,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jinja2
-from tokenizers import AddedToken
 
 from cai.engines.base import Request
-from cai.engines.structure import any_of, structure_of
+from cai.engines.structure import Aliases, any_of, structure_of
 from cai.errors import ConfigError
 from cai.records import Message
 
@@ -67,55 +65,6 @@ class Rendered(NamedTuple):
     """Ids that come before the text."""
 
 
-class Aliases:
-    """A copy of a tokenizer in which an alias stands for each control token, whose own text is
-    text. The copy treats a text in every other way as the tokenizer does."""
-
-    def __init__(self, tokenizer: Any, control: Mapping[str, int]) -> None:
-        nonce, flags = secrets.token_hex(8), tokenizer.added_tokens_decoder
-        self.of = {token: f"\ue000{nonce}.{i}\ue001" for i, token in enumerate(control)}
-        self._control, self._unknown = set(control.values()), tokenizer.unk_token_id
-        self._copy = copy.deepcopy(tokenizer.backend_tokenizer)
-        self._copy.no_truncation()
-        self._copy.no_padding()
-        # Special tokens are those that can be switched off.
-        self._copy.add_special_tokens([AddedToken(token, special=True) for token in control])
-        self._copy.encode_special_tokens = True
-        self._copy.add_tokens(
-            [alias(self.of[token], flags.get(id_)) for token, id_ in control.items()]
-        )
-        self._real = {self._copy.token_to_id(self.of[token]): control[token] for token in control}
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text with aliases; control ids come from those alone."""
-        encoding = self._copy.encode(text, add_special_tokens=False)
-        ids: list[int] = []
-        for id_, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if id_ in self._real:
-                ids.append(self._real[id_])
-            elif id_ in self._control:
-                ids += self._spelled(text[start:end], id_)
-            else:
-                ids.append(id_)
-        return ids
-
-    def _spelled(self, text: str, id_: int) -> list[int]:
-        """Ids of each character by itself. A control token even so is left out; an unknown
-        character is what it was."""
-        each = (self._copy.encode(letter, add_special_tokens=False).ids for letter in text)
-        ids = [letter_id for letter_ids in each for letter_id in letter_ids]
-        if id_ == self._unknown and id_ in ids:
-            return [id_]
-        return [letter_id for letter_id in ids if letter_id not in self._control]
-
-
-def alias(text: str, flags: AddedToken | None) -> AddedToken:
-    """An added token that treats its surroundings as the one with `flags` does."""
-    if flags is None:
-        return AddedToken(text, normalized=False)
-    return AddedToken(text, lstrip=flags.lstrip, rstrip=flags.rstrip, normalized=flags.normalized)
-
-
 class ChatEncoder:
     """Encodes conversations with one tokenizer (a `PreTrainedTokenizerBase`)."""
 
@@ -144,7 +93,7 @@ class ChatEncoder:
 
     @cached_property
     def _aliases(self) -> Aliases:
-        return Aliases(self.tokenizer, self._ids)
+        return Aliases(self.tokenizer, self._ids, self._forbidden)
 
     def encode(self, messages: Sequence[Message], raw: bool = False) -> list[int]:
         """Ids of the prompt. A last message of the assistant's is left open, to be continued."""

@@ -4,11 +4,15 @@ A control token is an id of its own. A template's literal (`[INST]`, `### Respon
 ids of ordinary text, so that a content which spells it cannot be told from the template.
 """
 
+import copy
 import re
-from collections.abc import Iterable, Iterator
+import secrets
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jinja2
+from tokenizers import AddedToken
 
 BRACKETED = re.compile(r"[<\[]+[^\s<>\[\]{}]*[^\W\d_][^\s<>\[\]{}]*[>\]]+")
 """A text that is a token in all but name: `[INST]`, `<<SYS>>`, `<|user|>`."""
@@ -109,3 +113,59 @@ def headers(shown: str, control: re.Pattern[str]) -> set[str]:
     # A bare word is a header only together with its line breaks.
     cut = [text.strip() if re.search(r"[^\w\s]", text) else text.strip(" ") for text in texts]
     return {text for text in cut if re.search(r"\w", text)}
+
+
+class Aliases:
+    """A copy of a tokenizer in which an alias stands for each control token, whose own text is
+    text. The copy treats a text in every other way as the tokenizer does."""
+
+    def __init__(
+        self, tokenizer: Any, control: Mapping[str, int], forbidden: Collection[int]
+    ) -> None:
+        """`control`: the tokens that get an alias; `forbidden`: the ids that no text may have."""
+        nonce, flags = secrets.token_hex(8), tokenizer.added_tokens_decoder
+        self.of = {token: f"\ue000{nonce}.{i}\ue001" for i, token in enumerate(control)}
+        self._unknown: tuple[int | None, str] = (tokenizer.unk_token_id, str(tokenizer.unk_token))
+        self._forbidden = forbidden
+        self._copy = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._copy.no_truncation()
+        self._copy.no_padding()
+        # Special tokens are those that can be switched off.
+        self._copy.add_special_tokens([AddedToken(token, special=True) for token in control])
+        self._copy.encode_special_tokens = True
+        self._copy.add_tokens(
+            [alias(self.of[token], flags.get(id_)) for token, id_ in control.items()]
+        )
+        self._real = {self._copy.token_to_id(self.of[token]): control[token] for token in control}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text with aliases; control ids come from those alone."""
+        encoding = self._copy.encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        for id_, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if id_ in self._real:
+                ids.append(self._real[id_])
+            elif self._is_spelled(id_, text[start:end]):
+                ids += self._letters(text[start:end])
+            else:
+                ids.append(id_)
+        return ids
+
+    def _is_spelled(self, id_: int, text: str) -> bool:
+        """Whether the tokenizer made a control token of `text`. An unknown character's is none."""
+        unknown, name = self._unknown
+        return id_ in self._forbidden or (
+            id_ == unknown and name in unicodedata.normalize("NFKC", text)
+        )
+
+    def _letters(self, text: str) -> list[int]:
+        """Ids of each character by itself; one that is a control token even so is left out."""
+        each = (self._copy.encode(letter, add_special_tokens=False).ids for letter in text)
+        return [id_ for ids in each for id_ in ids if id_ not in self._forbidden]
+
+
+def alias(text: str, flags: AddedToken | None) -> AddedToken:
+    """An added token that treats its surroundings as the one with `flags` does."""
+    if flags is None:
+        return AddedToken(text, normalized=False)
+    return AddedToken(text, lstrip=flags.lstrip, rstrip=flags.rstrip, normalized=flags.normalized)
