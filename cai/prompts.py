@@ -2,6 +2,10 @@
 
 Constitution and model text enter only as variables: no template engine ever reads them as a
 template. Turning messages into token ids is `cai.engines.encode`'s work.
+
+A template may come from a run folder that somebody else made, so it is held to a small part of
+Jinja: text, variables, `if` and one level of `for`. What could hang, fill the memory or call
+something is refused when it is loaded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import jinja2
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from cai.constitution import Constitution, Principle
@@ -42,6 +47,19 @@ CONCLUDES = CONCLUSION.removesuffix(": (")
 """Where it is written by the judge itself, the reasoning ends."""
 OPTIONS = ("A", "B")
 """The letters of the first and the second response, as the templates name them."""
+MAX_TEMPLATE = 64 * 1024
+"""Bytes of a template's file."""
+MAX_NESTING = 20
+CODE_LENGTH = 16
+"""Hex digits of a code: its maker would have to try 2^64 texts to find one that foretells it."""
+FILTERS = {"capitalize", "first", "last", "length", "lower", "title", "trim", "upper"}
+ALLOWED: tuple[type[nodes.Node], ...] = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.Getattr,
+    nodes.Getitem, nodes.Dict, nodes.Pair, nodes.List, nodes.Tuple, nodes.Neg, nodes.If, nodes.For,
+    nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Filter,
+    nodes.Concat,
+)  # fmt: skip
+"""What a template may be made of."""
 
 
 class Pair(NamedTuple):
@@ -88,22 +106,17 @@ class Templates:
 
     def _load(self, name: TemplateName, environment: jinja2.Environment) -> None:
         path = self._copy(f"{name}.jinja") or find_resource(f"{name}.jinja", PROMPTS, ".jinja")
-        source = path.read_text(encoding="utf-8")
-        try:
-            self._templates[name] = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(
-                f"{path}:{error.lineno}: not a Jinja template: {error.message}"
-            ) from error
+        source = read_template(path)
+        self._templates[name] = environment.from_string(parse_template(path, source, environment))
         self.paths[name] = path
         self.digests[name] = digest("template", source)
 
     def _render(self, name: TemplateName, **values: Any) -> str:
         try:
             return self._templates[name].render(**values)
-        except jinja2.UndefinedError as error:
+        except (jinja2.TemplateError, TypeError) as error:
             raise ConfigError(
-                f"{self.paths[name]}: {error.message}; it may use: {', '.join(sorted(values))}"
+                f"{self.paths[name]}: {error}; it may use: {', '.join(sorted(values))}"
             ) from error
 
     def _try_out(self) -> None:
@@ -114,9 +127,18 @@ class Templates:
         for mode in QUESTIONS:
             self.compare(principle, Pair([Message(role="user", content="x")], "a", "b"), mode)
 
-    def critique(self, principle: Principle) -> str:
-        """The request to criticise the last response."""
-        return self._render("critique", principle=principle)
+    def critique(self, principle: Principle, quoted: str | None = None) -> str:
+        """The request to criticise the last response, which may be `quoted` between markers."""
+        if quoted is None:
+            return self._render("critique", principle=principle, code=None, response=None)
+        code = code_for(quoted)
+        request = self._render("critique", principle=principle, code=code, response=quoted)
+        if request.count(code) < 2:
+            raise ConfigError(
+                f"{self.paths['critique']}: expected {{{{ response }}}} between two lines with "
+                "{{ code }}: add them, or set delimiters to false"
+            )
+        return request
 
     def revise(self, principle: Principle) -> str:
         """The request to rewrite the last response."""
@@ -126,9 +148,8 @@ class Templates:
         self, principle: Principle, pair: Pair, mode: LabelMode = "logprob"
     ) -> tuple[Message, ...]:
         """The judge's question about a pair, with the beginning of its answer if it has one."""
-        # A code that no text could foresee keeps a response from closing its own quotation.
-        # It is the same in both orders, whose questions then share all that comes before the first.
-        code = digest("code", [m.content for m in pair.messages], *sorted(pair[1:]))[:8]
+        # The same in both orders, whose questions then share all that comes before the first.
+        code = code_for(*(m.content for m in pair.messages), *sorted(pair[1:]))
         question = self._render(
             QUESTIONS[mode],
             principle=principle,
@@ -185,6 +206,60 @@ class Templates:
         for shot in self.cot_exemplars:
             pair = Pair(opening_turns(shot.prompt), shot.first, shot.second)
             yield pair, f"{conclusion(shot.reasoning)}{shot.answer})"
+
+
+def code_for(*quoted: str) -> str:
+    """A code that none of the `quoted` texts could foresee: none can close its own quotation."""
+    return digest("code", *quoted)[:CODE_LENGTH]
+
+
+def read_template(path: Path) -> str:
+    """The text of a template's file."""
+    with path.open("rb") as file:
+        raw = file.read(MAX_TEMPLATE + 1)
+    if len(raw) > MAX_TEMPLATE:
+        raise ConfigError(f"{path}: longer than {MAX_TEMPLATE} bytes: not a prompt template")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from error
+
+
+def parse_template(path: Path, source: str, environment: jinja2.Environment) -> nodes.Template:
+    """The template, once it is known to be made of what a template may be made of."""
+    try:
+        template = environment.parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(
+            f"{path}:{error.lineno}: not a Jinja template: {error.message}"
+        ) from error
+    # Parentheses without end, and a number of thousands of digits.
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: not a Jinja template: {error}") from error
+    refuse_nodes(path, template)
+    return template
+
+
+def refuse_nodes(path: Path, template: nodes.Template) -> None:
+    """Refuse what is not `ALLOWED`, with its line."""
+    below: list[tuple[nodes.Node, int, bool]] = [(template, 0, False)]
+    while below:
+        node, depth, in_loop = below.pop()
+        what = type(node).__name__
+        if not isinstance(node, ALLOWED) or depth > MAX_NESTING:
+            what = "too deep a nesting" if isinstance(node, ALLOWED) else what
+        elif isinstance(node, nodes.For) and in_loop:
+            what = "a loop inside a loop"
+        elif isinstance(node, nodes.Filter) and (node.name not in FILTERS or node.args):
+            what = f"the filter {node.name}"
+        else:
+            within = in_loop or isinstance(node, nodes.For)
+            below += [(child, depth + 1, within) for child in node.iter_child_nodes()]
+            continue
+        raise ConfigError(
+            f"{path}:{node.lineno}: {what} is not for a prompt template: expected text, variables, "
+            f"if, one level of for and the filters {', '.join(sorted(FILTERS))}"
+        )
 
 
 def conclusion(reasoning: str) -> str:

@@ -50,6 +50,8 @@ class RevisionSetup:
     responder: Voice
     critic: Voice
     reviser: Voice
+    delimiters: bool = False
+    """Whether the critique request quotes the response between markers that it cannot forge."""
 
 
 def response_chain(
@@ -73,7 +75,9 @@ def revision_chain(prompt: Prompt, setup: RevisionSetup) -> Chain:
             return
         principle = draw(setup.principles, setup.seed, prompt.id, number)
         turn = Turn(prompt.id, number, principle, setup)
-        request_critique = setup.templates.critique(principle)
+        request_critique = setup.templates.critique(
+            principle, parent.text if setup.delimiters else None
+        )
         messages = (*messages, Message(role="user", content=request_critique))
         critique: Critique = yield ask_critique(turn, messages, parent)
         if critique.generation.finish == "error":
@@ -115,7 +119,7 @@ def respond(
 def ask_critique(turn: Turn, messages: tuple[Message, ...], parent: Response | Revision) -> Step:
     """Ask what is wrong with the last response under the turn's principle."""
     voice, template = turn.setup.critic, turn.setup.templates.digests["critique"]
-    said = (turn.principle.id, turn.principle.critique, template)
+    said = (turn.principle.id, turn.principle.critique, template, turn.setup.delimiters)
     key = ("critique", parent.id, turn.number, said, voice.key)
     request = make_request(digest(*key), messages, voice)
 

@@ -2,9 +2,15 @@
 
 A chat template joins turns with control tokens (`<|im_start|>`, `<eos>`…). If a message's content
 holds the text of such a token, a plain `apply_chat_template` turns it into the real one, and the
-text can close its own turn (transformers#29279). Here every added token's text inside a content is
-masked before the template runs; afterwards it is put back and cut after its first character, so
-that it is encoded as ordinary text. Benign conversations get the ids of `apply_chat_template`.
+text can close its own turn (transformers#29279). Here the text of every control token inside a
+content is masked before the template runs. What then looks like a control token is the template's;
+it is written as an alias that no content can foresee, and the whole is encoded by a copy of the
+tokenizer that knows only the aliases. Last, an id of a control token that is no alias (a normaliser
+can make `<s>` of wide letters) is encoded letter by letter. Benign conversations get the ids of
+`apply_chat_template`.
+
+A template's literals (`[INST]`, `### Response:`) are made of ordinary ids: a content that spells
+one is changed, by a space after the first character. Records keep the text.
 
 A raw prompt is the text of its messages without any template, protected in the same way; a benign
 one gets the ids of `tokenizer.encode`, less an end token that some tokenizers add.
@@ -12,12 +18,15 @@ one gets the ids of `tokenizer.encode`, less an end token that some tokenizers a
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jinja2
 
 from cai.engines.base import Request
+from cai.engines.structure import Aliases, any_of, structure_of
 from cai.errors import ConfigError
 from cai.records import Message
 
@@ -31,7 +40,10 @@ PLAIN_TEMPLATE = (
 )
 """For base models, which have no template of their own: the dialogue format of the paper."""
 PLAIN_STOP = "\n\nHuman:"
-PLAIN_TURN = re.compile(r"\n\n(Human|Assistant|System):")
+PLAIN_TURN = re.compile(r"\n{2,}(?=(?:Human|Assistant|System):)")
+
+Conversation = Sequence[Mapping[str, str]]
+"""Turns with `role` and `content`, as trainers' rows hold them."""
 
 
 class Choices(NamedTuple):
@@ -39,21 +51,6 @@ class Choices(NamedTuple):
 
     prompt: list[int]
     continuations: list[list[int]]
-
-
-def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """The added tokens that can be structure, with their ids.
-
-    Some vocabularies add runs of spaces (GPT-NeoX): those are text.
-    """
-    added: dict[str, int] = tokenizer.get_added_vocab()
-    return {token: id_ for token, id_ in added.items() if len(token.strip()) > 1}
-
-
-def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Finds any of `tokens`, the longest first; nothing if there are none."""
-    ordered = sorted(tokens, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
 
 class Rendered(NamedTuple):
@@ -72,18 +69,62 @@ class ChatEncoder:
     """Encodes conversations with one tokenizer (a `PreTrainedTokenizerBase`)."""
 
     def __init__(self, tokenizer: Any) -> None:
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ConfigError(
+                f"{tokenizer.name_or_path}: {type(tokenizer).__name__} has no fast tokenizer: "
+                "expected a folder with tokenizer.json; convert it with AutoTokenizer and save it"
+            )
         self.tokenizer = tokenizer
         # A checkpoint of a base model carries the plain template.
         self.plain = tokenizer.chat_template in (None, PLAIN_TEMPLATE)
         self.stop: tuple[str, ...] = (PLAIN_STOP,) if self.plain else ()
         """Texts that end a turn of the plain template."""
-        self._ids = control_tokens(tokenizer)
-        self._added = control_pattern(self._ids)
+        self._template: str = PLAIN_TEMPLATE if self.plain else tokenizer.get_chat_template()
+        self.structure = structure_of(tokenizer, None if self.plain else self._template)
+        self._control = any_of(self.structure.control)
+        self._literal = any_of(self.structure.literals)
+        self._ids = self.structure.control
+        # An id for unknown characters is no structure, unless it is another token too.
+        shared = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+        unknown = {tokenizer.unk_token_id} - shared
+        self._forbidden = set(self._ids.values()) - unknown
+        self._folds = folds_width(tokenizer)
         self._start = start_ids(tokenizer)
+
+    @cached_property
+    def _aliases(self) -> Aliases:
+        return Aliases(self.tokenizer, self._ids, self._forbidden)
 
     def encode(self, messages: Sequence[Message], raw: bool = False) -> list[int]:
         """Ids of the prompt. A last message of the assistant's is left open, to be continued."""
         return self._encode_rendered(self._render(messages, raw))
+
+    def encode_conversation(self, conversation: Conversation, waiting: bool) -> list[int]:
+        """Ids of closed turns; `waiting`: the assistant's next turn is begun."""
+        nonce, masks = secrets.token_hex(8), dict[str, str]()
+        turns = [self._turn(m["role"], m["content"], nonce, masks) for m in conversation]
+        return self._encode_rendered(Rendered(self._apply(turns, waiting), masks, nonce, []))
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text by itself."""
+        nonce, masks = secrets.token_hex(8), dict[str, str]()
+        return self._encode_rendered(Rendered(self._mask(text, nonce, masks), masks, nonce, []))
+
+    def harmless(self, content: str) -> str:
+        """A content of which no other encoder makes structure. Where ids can be given, give ids."""
+        content = spaced(self._control, self._inside_turn(content))
+        while span := self._control_span(content):
+            start, end = span
+            letters = " ".join(content[start:end]) if end - start > 1 else ""
+            content = content[:start] + letters + content[end:]
+        return content
+
+    def _control_span(self, content: str) -> tuple[int, int] | None:
+        """Where the tokenizer makes a control token of a text that spells none."""
+        encoding = self.tokenizer.backend_tokenizer.encode(content, add_special_tokens=False)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        found = (span for id_, span in pairs if id_ in self._forbidden and span[0] < span[1])
+        return next(found, None)
 
     def stops(self, request: Request) -> tuple[str, ...]:
         """Texts that end the answer to `request`, in addition to the end token."""
@@ -112,28 +153,30 @@ class ChatEncoder:
         if raw:
             text = self._mask("".join(message.content for message in messages), nonce, masks)
             return Rendered(text, masks, nonce, self._start)
-        turns = [
-            {"role": m.role, "content": self._mask(self._inside_turn(m.content), nonce, masks)}
-            for m in messages
-        ]
-        return Rendered(self._apply_template(turns), masks, nonce, [])
-
-    def _apply_template(self, turns: list[dict[str, str]]) -> str:
-        roles = ", ".join(turn["role"] for turn in turns)
+        turns = [self._turn(m.role, m.content, nonce, masks) for m in messages]
         opened = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
+        text = self._apply(turns, True)
+        if opened is not None:
+            text += (" " if self.plain else "") + opened
+        return Rendered(text, masks, nonce, [])
+
+    def _turn(self, role: str, content: str, nonce: str, masks: dict[str, str]) -> dict[str, str]:
+        return {"role": role, "content": self._mask(self._inside_turn(content), nonce, masks)}
+
+    def _apply(self, turns: list[dict[str, str]], waiting: bool) -> str:
         try:
-            text: str = self.tokenizer.apply_chat_template(
+            return self.tokenizer.apply_chat_template(
                 turns,
-                chat_template=PLAIN_TEMPLATE if self.plain else None,
-                add_generation_prompt=True,
+                chat_template=self._template,
+                add_generation_prompt=waiting,
                 tokenize=False,
             )
         except (jinja2.TemplateError, ValueError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
             raise ConfigError(
                 f"the model's chat template refuses a conversation of {roles}: {error}; a template "
                 "without a system role wants a constitution without system_prompt"
             ) from error
-        return text if opened is None else text + (" " if self.plain else "") + opened
 
     def _continued(self, rendered: Rendered, choice: str) -> Rendered:
         """The prompt and a choice as one text; a token's text that ends in the choice is text."""
@@ -142,11 +185,15 @@ class ChatEncoder:
         return rendered._replace(text=masked, masks=masks)
 
     def _inside_turn(self, content: str) -> str:
-        """A content that opens no other turn of the plain template."""
-        return PLAIN_TURN.sub(r"\n\1:", content) if self.plain else content
+        """A content without the template's literals: it opens no other turn."""
+        pattern = PLAIN_TURN if self.plain else self._literal
+        if self._folds and not pattern.search(content):
+            folded = unicodedata.normalize("NFKC", content)
+            content = folded if pattern.search(folded) else content
+        return PLAIN_TURN.sub("\n", content) if self.plain else spaced(pattern, content)
 
     def _mask(self, text: str, nonce: str, masks: dict[str, str], trusted: int = 0) -> str:
-        """Mask added tokens' texts that end after the first `trusted` characters."""
+        """Mask control tokens' texts that end after the first `trusted` characters."""
 
         def mask(match: re.Match[str]) -> str:
             if match.end() <= trusted:
@@ -155,40 +202,34 @@ class ChatEncoder:
             masks[key] = match[0]
             return key
 
-        return self._added.sub(mask, text)
+        return self._control.sub(mask, text)
 
     def _encode_rendered(self, rendered: Rendered) -> list[int]:
-        """Control tokens by their id, what stands between them as text."""
+        """The text as it stands if that is safe, with aliases if it is not."""
         text, masks = rendered.text, rendered.masks
         if not masks:
-            # As one text: some tokenizers encode a piece after a control token in another way.
-            return rendered.start + self.tokenizer.encode(text, add_special_tokens=False)
-        ids = list(rendered.start)
-        position = 0
-        for match in self._added.finditer(text):
-            ids += self._encode_text(text[position : match.start()], masks)
-            ids.append(self._ids[match[0]])
-            position = match.end()
-        return ids + self._encode_text(text[position:], masks)
-
-    def _encode_text(self, text: str, masks: dict[str, str]) -> list[int]:
-        ids: list[int] = []
-        for piece in self._harmless_pieces(text, masks):
-            ids += self.tokenizer.encode(piece, add_special_tokens=False)
-        return ids
-
-    def _harmless_pieces(self, text: str, masks: dict[str, str]) -> list[str]:
-        """The text with its masks undone, cut so that no piece holds a whole added token."""
-        if not any(mask in text for mask in masks):
-            return [text] if text else []
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+            structure = [self._ids[token] for token in self._control.findall(text)]
+            if structure == [id_ for id_ in ids if id_ in self._forbidden]:
+                return rendered.start + ids
+        aliases = self._aliases
+        text = self._control.sub(lambda match: aliases.of[match[0]], text)
         for mask, token in masks.items():
             text = text.replace(mask, token)
-        pieces: list[str] = []
-        while match := self._added.search(text):
-            cut = match.start() + 1
-            pieces.append(text[:cut])
-            text = text[cut:]
-        return [*pieces, text] if text else pieces
+        return rendered.start + aliases.encode(text)
+
+
+def spaced(pattern: re.Pattern[str], content: str) -> str:
+    """`content` with a space after the first character of whatever the pattern finds."""
+    while pattern.search(content):
+        content = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", content)
+    return content
+
+
+def folds_width(tokenizer: Any) -> bool:
+    """Whether the tokenizer's normaliser makes the usual letters of wide ones (NFKC)."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer is not None and "<x>" in normalizer.normalize_str("＜ｘ＞").casefold()
 
 
 def start_ids(tokenizer: Any) -> list[int]:
