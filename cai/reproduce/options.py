@@ -41,8 +41,9 @@ class HumanSizes(Record):
     """Share of dialogues whose pairs measure accuracy and serve nothing else."""
     tuning: float = Field(default=0.15, gt=0, lt=1)
     """Share of dialogues kept for choosing settings, and for the prompts of part 3; the rest is
-    trained on. Epochs and learning rate are chosen without the test dialogues: see
-    docs/reproduce.md."""
+    trained on. Epochs and learning rate are chosen without the test dialogues: with these, a model
+    trained on 300 pairs of at most 450 characters was right on 66.7 % [58.9, 73.6] of 153 others;
+    one epoch at 2e-4 had not beaten chance."""
     max_chars: int = Field(default=600, ge=1)
     """A pair with a longer side is left out and counted."""
     epochs: float = 2.0
@@ -54,9 +55,9 @@ class HumanSizes(Record):
 class RlSizes(Record):
     """Part 3: RL against the reward model of part 2, and against a planted reward."""
 
-    steps: int = Field(default=40, ge=1)
-    planted_steps: int = Field(default=30, ge=1)
-    n_unseen: int = Field(default=64, ge=2)
+    steps: int = Field(default=24, ge=1)
+    planted_steps: int = Field(default=20, ge=1)
+    n_unseen: int = Field(default=48, ge=2)
     """Prompts that measure the policy before and after."""
     max_chars: int = Field(default=240, ge=1)
     """A longer prompt is left out and counted."""
