@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canned import PROMPT, response
 from fake_run import start
 
 from cai.driver import Tally, run_chains
 from cai.engines.base import Completion
 from cai.engines.fake import FakeEngine
 from cai.run import RecordFile, read_rows
+from cai.stages.sft import helpful_rows
 
 LEARNT = (
     "02-sft/rows.jsonl",
@@ -147,3 +149,10 @@ def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", "seed=1")
     other = learnt(run)
     assert all(other[name] != content for name, content in learnt(whole).items())
+
+
+def test_equal_draws_of_helpful_rows_are_ordered_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai.stages.sft.derive_seed", lambda *_: 0)
+    prompts = {"p": PROMPT.model_copy(update={"kind": "helpful"})}
+    answers = [response(name, "x") for name in "cab"]
+    assert [row["id"] for row in helpful_rows(prompts, answers, 0)] == ["a", "b", "c"]
