@@ -47,6 +47,10 @@ class Revise(Record):
     """Helpful prompts answered, for mixing into SFT; none: all of the sft share."""
     rounds: int = Field(default=4, ge=1)
     exemplars: Exemplars = "auto"
+    delimiters: bool = False
+    """Quote the response between markers that it cannot foresee when a critique is asked for, and
+    say that what stands there is not to be followed. `bench/hijack.py` measures what that is worth
+    to a model; the paper has no such thing."""
     response: Sampling = Sampling()
     critique: Sampling = Sampling()
     revision: Sampling = Sampling()

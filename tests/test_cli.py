@@ -94,9 +94,9 @@ HALF = (
 BAD_INPUT: list[tuple[str, dict[str, str], list[str], int, str]] = [
     ("no constitution", {}, [], 2, "type: cai run --constitution harmless.yaml"),
     ("missing constitution", {}, ["--constitution", "harmles.yaml"], 2, "did you mean harmless.yaml"),
-    ("constitution not YAML", {"c.yaml": "a: ["}, ["--constitution", "c.yaml"], 2, "c.yaml:1:"),
+    ("constitution not YAML", {"c.yaml": "a: ["}, ["--constitution", "c.yaml"], 2, "c.yaml:2:1: not YAML"),
     ("constitution of other keys", {"c.yaml": "nam: x"}, ["--constitution", "c.yaml"], 2, "did you mean 'name'"),
-    ("constitution is a folder", {"c.yaml/x": ""}, ["--constitution", "c.yaml"], 2, "cannot be read"),
+    ("constitution is a folder", {"c.yaml/x": ""}, ["--constitution", "c.yaml"], 2, "not a file; expected a YAML file"),
     ("field lacking", {"c.yaml": HALF}, ["--constitution", "c.yaml"], 2, "'half' lacks revision"),
     ("missing config", {}, ["--constitution", "harmless", "--config", "x.yaml"], 2, "x.yaml: cannot be read"),
     ("malformed config", {"x.yaml": "revise: [}"}, ["--constitution", "harmless", "--config", "x.yaml"], 2, "x.yaml:1:"),
@@ -111,7 +111,7 @@ BAD_INPUT: list[tuple[str, dict[str, str], list[str], int, str]] = [
     ("not a run", {"out/notes.txt": "mine"}, ["--constitution", "harmless", "--out", "out"], 2, "is no run of cai"),
     ("newer format", {"out/manifest.json": '{"format": 99, "cai": "9.0"}'}, ["--constitution", "harmless", "--out", "out"], 2, "pip install -U cai-toolkit"),
     ("foreign manifest", {"out/manifest.json": '{"name": "web app"}'}, ["--constitution", "harmless", "--out", "out"], 2, "not one of cai"),
-    ("field of cai's own", {}, ["--constitution", "harmless", "--set", "sft.trainer.output_dir=x"], 2, "cai sets this itself"),
+    ("field of cai's own", {}, ["--constitution", "harmless", "--set", "sft.trainer.output_dir=x"], 2, "is set by cai itself; remove it"),
     ("too few prompts", {"p.jsonl": LINE}, ["--constitution", "harmless", "--prompts", "p.jsonl"], 2, "2 are needed"),
     ("base is no run", {}, ["--constitution", "harmless", "--base", "none"], 2, "no run there"),
     ("out cannot be made", {"file": "x"}, ["--constitution", "harmless", "--out", "file/run"], 2, "cannot be made"),
@@ -234,7 +234,8 @@ def test_skip_bad_counts_broken_lines(folder: Path) -> None:
     result = cai(*arguments, "--skip-bad", "--until", "revise")
     assert result.exit_code == 0
     assert "61 rows, 1 broken" in result.output
-    assert read_json(folder / "r" / "manifest.json")["sources"][0]["n_bad"] == 1
+    sources = read_json(folder / "r" / "manifest.json")["sources"]
+    assert {row["source"]: row["n_bad"] for row in sources if row["n_bad"]} == {"p.jsonl": 1}
 
 
 @pytest.mark.parametrize("arguments", [["show", "none"], ["show", "RUN", "zzzz"]])
@@ -276,7 +277,7 @@ def test_every_error_has_a_documented_exit_code() -> None:
     def tree(cls: type[CaiError]) -> list[type[CaiError]]:
         return [cls, *(inner for sub in cls.__subclasses__() for inner in tree(sub))]
 
-    documented = cai("--help").output
+    documented = " ".join(cai("--help").output.split())
     for cls in tree(CaiError):
         assert f"{cls.exit_code} " in documented
         assert cls.__doc__

@@ -178,7 +178,7 @@ def test_without_a_choice_the_last_healthy_policy_stays(tmp_path: Path) -> None:
         (["rl.rewards=[{kind: rule, name: x, weight: 1, pattern: '('}]"], "not a regular"),
         (
             ["rl.method=dpo", "rl.trainer={}", "rl.trainer.label_smoothing=0.1"],
-            "cai sets this itself",
+            "is set by cai itself",
         ),
         (["rl.method=dpo", "rl.trainer={}", "rl.trainer.betta=1"], "did you mean 'beta'"),
         (

@@ -51,6 +51,7 @@ def make_setup(context: RunContext) -> RevisionSetup:
         responder=voice("base", config.response),
         critic=voice("critic", config.critique),
         reviser=voice("critic", config.revision),
+        delimiters=config.delimiters,
     )
 
 

@@ -40,6 +40,12 @@ LAUNCHER = ("ChildFailedError", "CalledProcessError")
 OUT_OF_MEMORY = re.compile(r"out of ?memory|can't allocate memory|MemoryError", re.IGNORECASE)
 
 
+def reporters(job: Job) -> list[str]:
+    """Whom a trainer was told to report to: these need their keys."""
+    given: str | list[str] = getattr(job, "trainer", {}).get("report_to") or []
+    return [given] if isinstance(given, str) else given
+
+
 def run_job(
     job: Job,
     folder: Path,
@@ -78,7 +84,7 @@ def start_child(job: Job, folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=child_environment(CAI_PARENT_PID=str(os.getpid())),
+            env=child_environment(reporters(job), CAI_PARENT_PID=str(os.getpid())),
             start_new_session=True,
         )
 
