@@ -71,7 +71,7 @@ def split_pairs(pairs: Sequence[HumanPair], sizes: HumanSizes, seed: int) -> Spl
 
 def in_order(groups: Iterable[str], seed: int) -> list[str]:
     """Dialogues in an order drawn by the seed."""
-    return sorted(groups, key=lambda group: derive_seed("reproduce", seed, group))
+    return sorted(groups, key=lambda group: (derive_seed("reproduce", seed, group), group))
 
 
 def as_pair(pair: HumanPair) -> Pair:
@@ -110,7 +110,7 @@ def make_prompts(pairs: Iterable[HumanPair], work: Work) -> Prompts:
     short = [one for one in found.values() if n_prompt_chars(one) <= sizes.max_chars]
     groups = in_order({prompt.group for prompt in short}, seed)
     measuring = set(groups[: len(groups) // 2])
-    ordered = sorted(short, key=lambda prompt: derive_seed("order", seed, prompt.id))
+    ordered = sorted(short, key=lambda prompt: (derive_seed("order", seed, prompt.id), prompt.id))
     unseen = [prompt for prompt in ordered if prompt.group in measuring][: sizes.n_unseen]
     training = [prompt for prompt in ordered if prompt.group not in measuring]
     if min(len(unseen), len(training)) < MIN_PROMPTS:
