@@ -1,6 +1,7 @@
 """Stage evaluate: base, SFT and RL policy answer the same held-out prompts and are compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from cai.chains.labelling import label_chain
@@ -145,7 +146,8 @@ def score_all(
         max_length=context.config.reward.max_length,
         batch_size=context.config.rl.reward_batch_size,
     )
-    train(context, "evaluate", job, rows, progress)
+    # answers come in the order in which an engine was done with them
+    train(context, "evaluate", job, sorted(rows, key=itemgetter("id")), progress)
     found = read_rows(context.folder("evaluate") / "scores.jsonl")
     return {
         row["id"]: Score(row["reward"], row["n_tokens"], row["kl"], row["truncated"])

@@ -22,6 +22,7 @@ def checked_lines(prepared: Prepared) -> Iterator[str]:
             f"{count.kind} prompts from {count.source}: {count.n_rows} rows, {count.n_bad} broken, "
             f"{count.n_human_turns} turns → {count.n_prompts} prompts, "
             f"{count.n_duplicates} duplicates"
+            + (f", {count.n_moved} moved to eval beside a look-alike" if count.n_moved else "")
         )
     for reading in prepared.readings:
         left_out = ", ".join(f"{n} {reason}" for reason, n in reading.left_out.items())
