@@ -55,9 +55,9 @@ class HumanSizes(Record):
 class RlSizes(Record):
     """Part 3: RL against the reward model of part 2, and against a planted reward."""
 
-    steps: int = Field(default=24, ge=1)
-    planted_steps: int = Field(default=20, ge=1)
-    n_unseen: int = Field(default=48, ge=2)
+    steps: int = Field(default=40, ge=1)
+    planted_steps: int = Field(default=40, ge=1)
+    n_unseen: int = Field(default=96, ge=2)
     """Prompts that measure the policy before and after."""
     max_chars: int = Field(default=240, ge=1)
     """A longer prompt is left out and counted."""
