@@ -209,7 +209,9 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 
 def line_of(row: Mapping[str, Any]) -> bytes:
     row = {name: value for name, value in row.items() if name != "sum"}
-    return sealed(row) if "type" in row else json_line(row)
+    # readers' notes have a type, and are no records of the run
+    is_record = row.get("type", "annotation") != "annotation"
+    return sealed(row) if is_record else json_line(row)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -311,7 +311,14 @@ def test_no_template_engine_ever_sees_a_constitution_or_a_prompt(
         seen.append(source if isinstance(source, str) else "a tree")
         return compile_(self, source, *more, **named)
 
+    parse = jinja2.Environment.parse
+
+    def recording_text(self: Any, source: str, *more: Any, **named: Any) -> Any:
+        seen.append(source)
+        return parse(self, source, *more, **named)
+
     monkeypatch.setattr(jinja2.Environment, "compile", recording)
+    monkeypatch.setattr(jinja2.Environment, "parse", recording_text)
     texts = ["MARK {{ 7 * 191 }} {% raw %}", *(f"MARK {text}" for text in TEMPLATES)]
     principles = [
         {"id": f"p{i}", "critique": text, "revision": text, "preference": text}

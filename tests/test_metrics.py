@@ -1,15 +1,12 @@
 """Metrics against values worked out by hand."""
 
 import time
-from pathlib import Path
 
 import pytest
 from run_folder import BAD, GOOD, generation, judge, make_prompts, prefer, respond
 
-from cai import metrics
 from cai.judgements import label_pairs
 from cai.metrics import (
-    UNSPACED,
     Estimate,
     Score,
     accuracy,
@@ -246,11 +243,6 @@ def test_word_change_of_repeated_words_is_fast(n: int) -> None:
     started = time.perf_counter()
     word_change("the a " * (n // 2), "a the x " * (n // 2))
     assert time.perf_counter() - started < 0.05
-
-
-def test_words_are_those_that_the_page_marks() -> None:
-    script = Path(metrics.__file__).parent / "view" / "assets" / "diff.js"
-    assert f"/[{UNSPACED}]\\s*|[^\\s{UNSPACED}]+\\s*|" in script.read_text()
 
 
 def answers_of(prompts, **texts: str):

@@ -420,6 +420,7 @@ def with_real_groups(run: Path) -> dict[str, list[str]]:
     for number, row in enumerate(rows):
         text = f"{row['messages'][0]['content']} ({number})"
         row["messages"][0]["content"] = text
+        row.pop("sum")
         row["group"] = group_of(Prompt.model_validate(row).messages)
         turns.setdefault(row["split"], []).append(text)
     write_lines(path, rows)

@@ -78,7 +78,7 @@ def silent():
         (1.0, [], Sizes()),
         (1e-9, [], {"rl.steps": 2, "judge.n_pairs": 2}),
         (2.0, [], {"rl.steps": 2 * RlSizes().steps, "human.shares": HumanSizes().shares}),
-        (0.5, ["rl.steps=7"], {"rl.steps": 7, "human.shares": (0.0625, 0.125, 0.25, 0.5)}),
+        (0.5, ["rl.steps=7"], {"rl.steps": 7, "human.shares": (0.125, 0.25, 0.5)}),
         (1.0, ["human.lora.r=3"], {"human.lora": Lora(r=3, alpha=HumanSizes().lora.alpha)}),
     ],
 )

@@ -14,6 +14,7 @@ from tiny_model import turn
 
 from cai.conversations import conversations
 from cai.errors import ConfigError, TrainError
+from cai.manifest import FORMAT
 from cai.records import Message
 from cai.run import read_rows
 from cai.score import (
@@ -192,7 +193,7 @@ def test_the_reward_model_of_a_run(reward_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "mine"
     run.mkdir(parents=True)
-    (run / "manifest.json").write_text("{}")
+    (run / "manifest.json").write_text(json.dumps({"format": FORMAT, "cai": "0"}))
     with pytest.raises(ConfigError, match=r"no reward model in this run"):
         find_reward_model("mine")
     checkpoint = run / "05-reward" / "checkpoint"

@@ -273,7 +273,7 @@ def test_a_bound_broken_often_enough_in_a_row_stops(bound, limit, good, bad):
         assert seen.last_healthy(step) == step
         seen.look(step, [[rollout()]], {BOUNDS[bound]: value})
     assert (seen.stopped["step"], seen.stopped["bounds"]) == (6, [bound])
-    assert f"rl.health.{bound} {limit}" in seen.stopped["why"][0]
+    assert f"rl.health.{bound} {limit:g}" in seen.stopped["why"][0]
     # what step 3 sampled came from the policy of step 2
     assert seen.last_healthy(6) == 2
 
@@ -385,6 +385,7 @@ def test_an_early_collapse_leaves_the_newest_policy_from_before(talker, tmp_path
         num_generations=4,
         max_completion_length=40,
         learning_rate=1e-2,
+        save_strategy="steps",
         save_steps=2,
         save_total_limit=1,
     )

@@ -106,8 +106,8 @@ def row_lines(chain: Chain) -> tuple[Text, Text]:
     prompt = chain.transcript.prompt
     words = one_line(prompt.messages[-1].content[:FIRST_WORDS])
     n, reward = len(chain.transcript.rounds), chain.reward
-    numbers = (n and f"{n}r", reward is not None and f"{reward:+.2f}")
-    shown = " ".join(filter(None, (one_line(prompt.id[:SHORT_ID]), *numbers)))
+    rounds, score = f" {n}r" if n else "", "" if reward is None else f" {reward:+.2f}"
+    shown = f"{one_line(prompt.id[:SHORT_ID])}{rounds}{score}"
     facts = Text(f"  {shown} ", "dim")
     facts.append(", ".join(chain.badges), "not dim yellow").append(f" {one_line(prompt.area)}")
     return Text(f" {words}"), facts
