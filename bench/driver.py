@@ -29,7 +29,8 @@ from cai.models import EMBEDDED, resolve_model
 from cai.prompts import Templates
 from cai.records import Message, Sampling
 from cai.run import RecordFile
-from cai.sources import load_prompts, select
+from cai.sources import load_prompts
+from cai.splits import select
 
 
 class Recorded:

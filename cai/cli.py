@@ -16,8 +16,8 @@ from cai.cli_measure import eval_, judge_test, reproduce, score
 from cai.cli_options import make_options, run_options
 from cai.cli_plan import plan, try_
 from cai.cli_read import annotate, browse, show
-from cai.errors import CaiError, Damaged, DiskFull
-from cai.run import NO_SPACE
+from cai.errors import CaiError, Damaged
+from cai.run import NO_SPACE, disk_full
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
@@ -42,12 +42,9 @@ class Group(click.Group):
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            click.echo(
-                f"Error: {error.filename or 'a file'}: no space left on the device; free some and "
-                "type the same command again: everything finished so far is kept",
-                err=True,
-            )
-            ctx.exit(DiskFull.exit_code)
+            full = disk_full(error.filename or "a file")
+            click.echo(f"Error: {full}", err=True)
+            ctx.exit(full.exit_code)
         except KeyboardInterrupt:
             click.echo("Stopped. What is finished is kept: the same command continues.", err=True)
             ctx.exit(130)

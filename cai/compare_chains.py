@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 from cai.compare_causes import Cause, Pair, label_causes, response_causes, turn_causes
-from cai.metrics import word_change
 from cai.records import Critique, Preference, Response, Revision
 from cai.view.reader import response_names
 from cai.view.transcripts import Transcript
+from cai.words import word_change
 
 Text = Response | Critique | Revision
 Part = Literal["chain", "samples", "labels", "base", "sft", "rl"]

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 from cai.compare_chains import Part
 from cai.judgements import label_pairs
-from cai.metrics import REFUSAL_OF, Score, is_refusal, split_words, word_change
+from cai.metrics import REFUSAL_OF, Score, is_refusal
 from cai.records import Response, Revision
 from cai.view.terminal import EVALUATION
 from cai.view.transcripts import Transcript
+from cai.words import split_words, word_change
 
 Value = float | bool | None
 """None: nothing to measure. A share's values are bools."""

@@ -5,12 +5,12 @@ from pathlib import Path
 from cai.earlier import find_base
 from cai.errors import CaiError
 from cai.forecasting import forecast
+from cai.lock import RunLock
 from cai.manifest import Manifest
 from cai.opening import make_run, open_run, run_folder
 from cai.pipeline import STAGES, plan, run_stages
 from cai.prepare import check_installed, prepare, resolve_models
 from cai.resolve import Options
-from cai.run import RunLock
 from cai.stages.context import RunContext
 from cai.view.checked import checked_lines
 from cai.view.page import write_page

@@ -9,7 +9,7 @@ from typing import Any
 from cai.config import RunConfig
 from cai.errors import RunConflict
 from cai.forecast import CHARS_PER_TOKEN, Lengths
-from cai.manifest import check_format
+from cai.manifest import run_at
 from cai.models import Model, folder_digest
 from cai.pace import Pace, pace_of_run
 from cai.pipeline import FOLDERS
@@ -32,15 +32,9 @@ TEXTS = (
 
 def find_base(name: str) -> Path:
     """The folder of the run that `--base` names. Raises RunConflict if it cannot be used."""
-    folder = next((p for p in (Path(name), Path("runs") / name) if is_run(p)), None)
-    if folder is None:
-        raise RunConflict(f"--base {name}: no run there (no manifest.json); cai runs lists them")
-    check_format(read_json(folder / "manifest.json"), folder)
-    return folder
-
-
-def is_run(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
+    if run := run_at(name):
+        return run
+    raise RunConflict(f"--base {name}: no run there (no manifest.json); cai runs lists them")
 
 
 class Earlier:

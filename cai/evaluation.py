@@ -25,9 +25,10 @@ from cai.engines.base import Request
 from cai.engines.open import DEFAULT_CONTEXT, LazyEngine
 from cai.engines.process import context_limit
 from cai.errors import ConfigError, TooManyErrors
-from cai.models import Model, has_chat_template, is_reward_model, resolve_model
+from cai.lock import RunLock
+from cai.models import Model, has_chat_template, is_reward_model, model_for
 from cai.records import Response, digest
-from cai.run import RecordFile, RunLock, read_rows, write_json
+from cai.run import RecordFile, read_rows, write_json
 from cai.score import find_reward_model
 from cai.suites import (
     SUITES,
@@ -124,12 +125,12 @@ def check_options(options: SuiteOptions) -> Path:
 
 def find_models(options: SuiteOptions) -> tuple[Model | None, Model | None]:
     """The model and the reward model; the fake engine needs no folders."""
-    name, reward_name = options.model, options.reward_model
-    if options.engine.kind == "fake":
-        both = [Model(one, Path(one), "fake") if one else None for one in (name, reward_name)]
-        return both[0], both[1]
-    model = resolve_model(name) if name else None
-    reward_model = find_reward_model(reward_name) if reward_name else None
+    kind = options.engine.kind
+    model = model_for(options.model, kind) if options.model else None
+    named = options.reward_model
+    if kind == "fake":
+        return model, model_for(named, kind) if named else None
+    reward_model = find_reward_model(named) if named else None
     if model and not reward_model and is_reward_model(model.path):
         return None, model
     return model, reward_model

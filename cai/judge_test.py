@@ -17,13 +17,14 @@ from cai.driver import Chain, run_chains
 from cai.engines.open import LazyEngine
 from cai.errors import ConfigError, QualityGate, TooManyErrors
 from cai.judge_metrics import chance, is_chance, measure
-from cai.manifest import check_format
-from cai.models import Model, resolve_model
+from cai.lock import RunLock
+from cai.manifest import run_at
+from cai.models import Model, model_for
 from cai.preferences import read_pairs
 from cai.prompts import Templates
 from cai.records import digest
 from cai.resolve import Options, resolve_config
-from cai.run import RecordFile, RunLock, StoredRecord, read_json, write_json
+from cai.run import RecordFile, StoredRecord, write_json
 from cai.sections import PreferenceSource
 from cai.stages.label import label_setup
 from cai.view.progress import RunProgress
@@ -106,15 +107,12 @@ def refuse_chance(result: Mapping[str, Any]) -> None:
 def find_subject(options: JudgeTestOptions) -> Subject:
     """The judge of a run, or a model under the given constitution."""
     copies: Path | None = None
-    for run in (Path(options.judge), Path("runs") / options.judge):
-        if (run / "manifest.json").is_file():
-            check_format(read_json(run / "manifest.json"), run)
-            own = options.options._replace(
-                config=str(run / "config.json"),
-                constitution=str(run / "inputs" / "constitution.yaml"),
-            )
-            config, copies = resolve_config(own), run / "inputs"
-            break
+    if run := run_at(options.judge):
+        copies = run / "inputs"
+        own = options.options._replace(
+            config=str(run / "config.json"), constitution=str(copies / "constitution.yaml")
+        )
+        config = resolve_config(own)
     else:
         given = options.options.constitution or "harmless"
         model = options.judge
@@ -122,9 +120,8 @@ def find_subject(options: JudgeTestOptions) -> Subject:
     constitution = load_constitution(find_constitution(config.constitution))
     constitution.for_preference()
     name = config.models.judge or config.models.base
-    fake = Model(name, Path(name), "fake") if config.engine.kind == "fake" else None
     templates = Templates(config.exemplars, copies)
-    return Subject(config, constitution, templates, fake or resolve_model(name))
+    return Subject(config, constitution, templates, model_for(name, config.engine.kind))
 
 
 def work_folder(subject: Subject, options: JudgeTestOptions) -> Path:

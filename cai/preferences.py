@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 from cai.config import RunConfig
 from cai.conversations import SIDES, Conversation, conversations, read_each
 from cai.errors import ConfigError
-from cai.manifest import check_format
+from cai.manifest import run_at
 from cai.records import Preference, Prompt, Response, Revision, derive_seed, digest
-from cai.run import read_json, read_records
+from cai.run import read_records
 from cai.sections import DatasetSource, PreferenceSource
-from cai.sources import Row, SourceCount, group_of, read_source
+from cai.sources import Row, SourceCount, read_source
+from cai.splits import group_of
 from cai.view.transcripts import of_type, stage_folder
 
 
@@ -129,7 +130,7 @@ def reading_of(
 
 def pairs_in(spec: PreferenceSource, count: SourceCount, skip_bad: bool) -> Iterable[Pair | str]:
     """A source's pairs; a reason in the place of one that is left out."""
-    if run := find_run(spec.path):
+    if run := run_at(spec.path):
         pairs = run_pairs(run, spec.path)
         count.n_rows = len(pairs)
         return pairs
@@ -188,16 +189,6 @@ def number(value: Any, name: str, place: str) -> float:
     if not is_number or not abs(value) <= sys.float_info.max:
         raise ConfigError(f"{place}: {name}: expected a finite number, not {str(value)[:40]!r}")
     return float(value)
-
-
-def find_run(name: str) -> Path | None:
-    """The folder of a run, given as a path or by its name in `runs/`; none: it is no run."""
-    for path in (Path(name), Path("runs") / name):
-        # os.path says no of a name that is too long; pathlib raises
-        if os.path.isfile(path / "manifest.json"):
-            check_format(read_json(path / "manifest.json"), path)
-            return path
-    return None
 
 
 def run_pairs(run: Path, source: str) -> list[Pair]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cai.config import RunConfig
 from cai.constitution import Constitution, find_constitution, load_constitution
 from cai.errors import ConfigError, MissingDependency
-from cai.models import Model, check_reward_model, model_context, resolve_model
+from cai.models import Model, check_reward_model, model_context, model_for
 from cai.pipeline import STAGES, Stage
 from cai.preferences import Reading, read_foreign
 from cai.prompts import Templates
@@ -103,10 +103,11 @@ def resolve_models(config: RunConfig) -> dict[str, Model]:
     roles |= {r: n for r, n in (("policy", names.policy), ("reward", names.reward)) if n}
     terms = [term for term in config.rl.rewards if isinstance(term, ModelReward)]
     roles |= {reward_role(term): term.path for term in terms if term.path}
-    if config.engine.kind == "fake":
-        return {role: Model(name, Path(name), "fake") for role, name in roles.items()}
-    found = {name: resolve_model(name) for name in dict.fromkeys(roles.values())}
+    kind = config.engine.kind
+    found = {name: model_for(name, kind) for name in dict.fromkeys(roles.values())}
     models = {role: found[name] for role, name in roles.items()}
+    if kind == "fake":
+        return models
     for term in terms:
         if term.path:
             check_reward_model(models[reward_role(term)], f"rl.rewards, {term.name}")

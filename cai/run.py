@@ -1,4 +1,4 @@
-"""The run folder: record files, markers, the lock. Nothing here knows what a stage does.
+"""The run folder: record files and small files. Nothing here knows what a stage does.
 
 A record file is append-only sealed JSON lines (`cai.lines`). A batch is one write and one fsync; a
 torn last line (the process died in the middle of a write) is moved to `*.torn` when the file is
@@ -7,7 +7,6 @@ opened again. Small files are written whole: temporary file, fsync, rename, fsyn
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
@@ -19,11 +18,10 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
-import filelock
 import jsonlines
 from pydantic import ValidationError
 
-from cai.errors import ConfigError, Damaged, DiskFull, RunConflict, RunLocked
+from cai.errors import ConfigError, Damaged, DiskFull
 from cai.lines import json_line, sealed, unsealed
 from cai.records import (
     AnyRecord,
@@ -40,6 +38,14 @@ TEMPORARY = ".cai-tmp"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def disk_full(path: object) -> DiskFull:
+    """What is said of a refused write."""
+    return DiskFull(
+        f"{path}: no space left on the device; free some and type the same command again: "
+        "everything finished so far is kept"
+    )
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Generator[None]:
     """A refused write becomes a DiskFull that says where and what to do."""
@@ -48,10 +54,7 @@ def disk_errors(path: Path) -> Generator[None]:
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        raise DiskFull(
-            f"{path}: no space left on the device; free some and type the same command again: "
-            "everything finished so far is kept"
-        ) from error
+        raise disk_full(path) from error
 
 
 @contextlib.contextmanager
@@ -61,8 +64,9 @@ def new_folder(out: Path) -> Generator[Path]:
     Raises ConfigError where `out` cannot be made, OSError where another has taken its place.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=out.parent))
+        with disk_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=out.parent))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
     try:
@@ -71,7 +75,7 @@ def new_folder(out: Path) -> Generator[Path]:
             scratch.chmod(0o755)
             sync_tree(scratch)
             scratch.replace(out)
-            sync_folder(out.parent)
+            sync(out.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -83,12 +87,8 @@ def sync_tree(folder: Path) -> None:
             sync(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    sync(folder)
-
-
 def sync(path: Path) -> None:
+    """Make a file's content durable, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -114,7 +114,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            sync_folder(path.parent)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -281,44 +281,3 @@ def read_at(path: Path, offset: int) -> StoredRecord:
         record = record_adapter.validate_python(unsealed(file.readline(), f"{path}, byte {offset}"))
     assert isinstance(record, StoredRecord)
     return record
-
-
-class RunLock:
-    """One writer per run folder; released when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / ".lock"
-        if self._path.is_symlink():
-            raise RunConflict(f"{self._path} is a symbolic link; remove it")
-        self._lock = filelock.FileLock(self._path)
-
-    def __enter__(self) -> "RunLock":
-        try:
-            with disk_errors(self._path):
-                # not 0: somebody who asks `is_locked` holds it for an instant
-                self._lock.acquire(timeout=0.5, poll_interval=0.05)
-        except filelock.Timeout as error:
-            raise RunLocked(
-                f"{self._path.parent}: another process works on this run; wait for it or end it"
-            ) from error
-        except OSError as error:
-            raise RunConflict(f"{self._path}: cannot be locked: {error.strerror}") from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process works on the run; makes and changes nothing."""
-    try:
-        handle = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -15,11 +15,11 @@ from pydantic import Field
 
 from cai.conversations import SIDES, Conversation, conversations, read_each
 from cai.errors import ConfigError, MissingDependency, TrainError
-from cai.manifest import check_format
+from cai.manifest import run_at
 from cai.metrics import gap_accuracy, known, mean
 from cai.models import Model, check_reward_model, model_context, resolve_model
 from cai.records import Record
-from cai.run import read_json, read_rows, write_rows
+from cai.run import read_rows, write_rows
 from cai.sources import Row, SourceCount, read_file
 from cai.train.folder import CHECKPOINT, SCORES
 from cai.train.jobs import ScoreJob
@@ -107,14 +107,11 @@ def find_reward_model(name: str) -> Model:
     """
     from cai.view.transcripts import stage_folder
 
-    for run in (Path(name), Path("runs") / name):
-        if (run / "manifest.json").is_file():
-            check_format(read_json(run / "manifest.json"), run)
-            folder = stage_folder(run, "reward") / CHECKPOINT
-            if not (folder / "config.json").is_file():
-                raise ConfigError(f"{run}: no reward model in this run ({folder} is not there)")
-            name = str(folder)
-            break
+    if run := run_at(name):
+        folder = stage_folder(run, "reward") / CHECKPOINT
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{run}: no reward model in this run ({folder} is not there)")
+        name = str(folder)
     model = resolve_model(name)
     check_reward_model(model)
     return model

@@ -8,18 +8,18 @@ import gzip
 import json
 import os
 import re
-import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from cai.config import Prompts, Shares, Source
+from cai.config import Prompts, Source
 from cai.errors import ConfigError, MissingDependency
-from cai.records import Kind, Message, Prompt, Split, derive_seed, digest
+from cai.records import Kind, Message, Prompt, digest
 from cai.resources import PROMPTS, find_resource
 from cai.sections import DatasetSource
+from cai.splits import group_of, split_of
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 ROLES: dict[str, Literal["user", "assistant"]] = {"Human": "user", "Assistant": "assistant"}
@@ -27,8 +27,6 @@ MAX_LINE = 16 * 2**20
 """Bytes: no more of a line than this is ever held."""
 MAX_DEPTH = 100
 """Lists and objects inside each other: whatever walks a row may recurse."""
-MARKS = re.compile(r"[^\w\s!-~]{30}")
-"""Thirty characters in a row that may all be combining marks."""
 
 
 @dataclass
@@ -121,19 +119,6 @@ class Loader:
                 self._found[prompt.id] = prompt
 
 
-def group_of(dialogue: Sequence[Message]) -> str:
-    """What dialogues that begin alike share: a digest of their first human turn.
-
-    Case, white space and Unicode's forms make no difference, nor does a system turn, which may be
-    the same in all.
-    """
-    text = next(message.content for message in dialogue if message.role == "user")
-    # Sorting a run of combining marks is quadratic: cut as in Unicode's stream-safe text format.
-    text = MARKS.sub("\\g<0>\u034f", text)
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return digest("group", " ".join(unicodedata.normalize("NFKC", folded).split()))
-
-
 def load_prompts(config: Prompts, seed: int) -> tuple[list[Prompt], list[SourceCount]]:
     """Every prompt that the config names, and what became of each source's rows."""
     loader = Loader(config, seed)
@@ -141,29 +126,6 @@ def load_prompts(config: Prompts, seed: int) -> tuple[list[Prompt], list[SourceC
     red_team = loader.load("red_team", config.red_team)
     helpful = loader.load("helpful", config.helpful)
     return [*red_team, *helpful, *look_alike], loader.counts
-
-
-def split_of(group: str, seed: int, shares: Shares) -> Split:
-    """The one purpose that a dialogue's prompts serve, drawn by the run's seed."""
-    left = derive_seed("split", seed, group) / 2**31
-    purposes: tuple[tuple[Split, float], ...] = (
-        ("sft", shares.sft),
-        ("preference", shares.preference),
-        ("rl", shares.rl),
-    )
-    for split, share in purposes:
-        left -= share
-        if left < 0:
-            return split
-    return "eval"
-
-
-def select(
-    prompts: Iterable[Prompt], kind: Kind, split: Split, n: int | None, seed: int
-) -> list[Prompt]:
-    """The first `n` prompts (all: none) of a kind and split in an order drawn by `seed`."""
-    matching = [p for p in prompts if p.kind == kind and p.split == split]
-    return sorted(matching, key=lambda p: (derive_seed("order", seed, p.id), p.id))[:n]
 
 
 def openings(

@@ -16,9 +16,9 @@ from cai.forecast import CHARS_PER_TOKEN, StageForecast
 from cai.pace import Training
 from cai.records import Prompt, conversation
 from cai.sections import ModelReward
-from cai.stages import reward, rl
+from cai.stages import reward, rl, sft
 from cai.stages.context import RunContext
-from cai.train.jobs import Job, RatingJob, SftJob
+from cai.train.jobs import Job, RatingJob
 from cai.train.launch import run_job
 
 N_STEPS = 3
@@ -82,15 +82,8 @@ def measure_stage(context: RunContext, name: str, n_rows: int) -> float:
 
 
 def sft_job(context: RunContext, n_rows: int) -> tuple[Job, list[Row]]:
-    config = context.config.sft
-    job = SftJob(
-        model=str(context.models["base"].path),
-        lora=config.lora,
-        max_length=config.max_length,
-        trainer=config.trainer,
-        seed=context.config.seed,
-    )
-    n_tokens = min(context.config.revise.revision.max_tokens, config.max_length // 2)
+    job = sft.make_job(context)
+    n_tokens = min(context.config.revise.revision.max_tokens, job.max_length // 2)
     rows = [
         {
             "id": str(number),

@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 from cai.artefacts import DONE
 from cai.errors import ConfigError, Damaged
 from cai.lines import unsealed
+from cai.lock import RunLock
 from cai.manifest import check_format, seal, sha256
 from cai.pipeline import FOLDERS
-from cai.run import RunLock, read_json, repair, whole_lines, write_atomic
+from cai.run import read_json, repair, whole_lines, write_atomic
 
 
 class Finding(NamedTuple):

@@ -11,7 +11,7 @@ from run_folder import build_run, make_prompts
 from cai.annotations import FILE, import_annotations, read_annotations
 from cai.cli import main
 from cai.errors import ConfigError, RunLocked
-from cai.run import RunLock
+from cai.lock import RunLock
 
 FIRST, SECOND = (prompt.id for prompt in make_prompts(2))
 

@@ -20,7 +20,6 @@ from cai.metrics import (
     same_position_rate,
     top_opening_share,
     win_rate,
-    word_change,
 )
 from cai.records import Critique, Label, Response, Revision
 
@@ -215,34 +214,6 @@ def test_top_opening_share() -> None:
         1 / 3
     )
     assert top_opening_share(["We value you all", "we, value you", "No"]) == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "change"),
-    [
-        ("", "", 0.0),
-        ("", "a", 1.0),
-        ("a b c", "a  b\nc", 0.0),
-        ("a b c", "d e f", 1.0),
-        ("a b c d", "a x c d", 0.25),
-        ("a b", "b a", 0.5),
-        ("a b c", "a b c d e", 0.25),
-        ("私は犬が好き", "私は猫が好き", 1 / 6),
-        ("我喜欢狗。", "我 喜欢\n猫。", 0.2),
-        ("カイ runs", "カイ walks", 1 / 3),
-        ("ça va", "ça  va", 0.0),
-    ],
-)
-def test_word_change(one: str, other: str, change: float) -> None:
-    assert word_change(one, other) == pytest.approx(change)
-    assert word_change(other, one) == pytest.approx(change)
-
-
-@pytest.mark.parametrize("n", [2_000, 40_000])
-def test_word_change_of_repeated_words_is_fast(n: int) -> None:
-    started = time.perf_counter()
-    word_change("the a " * (n // 2), "a the x " * (n // 2))
-    assert time.perf_counter() - started < 0.05
 
 
 def answers_of(prompts, **texts: str):

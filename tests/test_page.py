@@ -14,7 +14,6 @@ from payloads import PAYLOADS
 from run_folder import BAD, GOOD, HOSTILE, STAGES, build_run, make_prompts
 
 from cai.errors import ConfigError
-from cai.metrics import word_change
 from cai.view.page import (
     ASSETS,
     SCRIPTS,
@@ -26,6 +25,7 @@ from cai.view.page import (
     source_hash,
     write_page,
 )
+from cai.words import word_change
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from payloads import PAYLOADS
 from run_folder import STAGES, build_run
 
 from cai.annotations import import_annotations, read_annotations
-from cai.metrics import common_rows, split_words
 from cai.view.page import write_page
+from cai.words import common_rows, split_words
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from run_folder import build_run, write_lines
 from cai.config import Prompts, RunConfig
 from cai.constitution import find_constitution, load_constitution
 from cai.errors import ConfigError
+from cai.manifest import run_at
 from cai.models import Model
 from cai.preferences import (
     Pair,
     draw,
-    find_run,
     mix,
     read_foreign,
     read_pairs,
@@ -29,7 +29,8 @@ from cai.prompts import Templates
 from cai.records import Message, Prompt
 from cai.run import read_records, read_rows
 from cai.sections import DatasetSource, PreferenceSource
-from cai.sources import group_of, load_prompts
+from cai.sources import load_prompts
+from cai.splits import group_of
 from cai.stages import reward
 from cai.stages.context import Outcome, RunContext
 from cai.view.progress import StageProgress
@@ -232,7 +233,7 @@ def test_a_run_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     groups = {row["group"] for row in read_rows(run / "inputs" / "prompts.jsonl")}
     assert {pair.group for pair in pairs} <= groups
     monkeypatch.chdir(tmp_path)
-    assert find_run("mine") == Path("runs/mine")
+    assert run_at("mine") == Path("runs/mine")
     assert read_pairs("mine", 0, False)[0] == [pair._replace(source="mine") for pair in pairs]
 
 

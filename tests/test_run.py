@@ -3,8 +3,6 @@
 import errno
 import json
 import random
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,11 @@ from typing import Any
 import pytest
 
 from cai import run
-from cai.errors import ConfigError, Damaged, DiskFull, RunConflict, RunLocked
+from cai.errors import ConfigError, Damaged, DiskFull
 from cai.lines import sealed, unsealed
 from cai.records import Generation, Response, Sampling
 from cai.run import (
     RecordFile,
-    RunLock,
-    is_locked,
     new_folder,
     read_records,
     read_rows,
@@ -218,33 +214,3 @@ def test_repair_leaves_a_whole_file_alone(tmp_path: Path) -> None:
     repair(path)
     repair(tmp_path / "none.jsonl")
     assert path.read_bytes() == b'{"id": "a"}\n'
-
-
-def test_one_process_holds_a_run(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from cai.run import RunLock\n"
-        "with RunLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunLocked, match="another process"), RunLock(tmp_path):
-            pass
-        assert is_locked(tmp_path)
-        holder.kill()
-    assert not is_locked(tmp_path)
-    assert not is_locked(tmp_path / "none")
-    with RunLock(tmp_path):
-        pass
-
-
-def test_a_link_at_the_lock_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunConflict, match="symbolic link"):
-        RunLock(tmp_path)

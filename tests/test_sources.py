@@ -22,12 +22,10 @@ from cai.sources import (
     MAX_LINE,
     Loader,
     SourceCount,
-    group_of,
     load_prompts,
     local_path,
-    select,
-    split_of,
 )
+from cai.splits import group_of, select, split_of
 
 TWO_TURNS = "\n\nHuman: one\n\nAssistant: two\n\nHuman: three\n\nAssistant: four"
 
@@ -190,7 +188,7 @@ def test_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_equal_draws_are_ordered_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cai.sources.derive_seed", lambda *_: 0)
+    monkeypatch.setattr("cai.splits.derive_seed", lambda *_: 0)
     prompts, _ = load(tmp_path, [{"prompt": f"p{i}"} for i in range(20)])
     drawn = select(prompts, "red_team", "sft", 5, 0)
     assert drawn == select(prompts[::-1], "red_team", "sft", 5, 0)

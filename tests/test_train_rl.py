@@ -335,25 +335,28 @@ def test_the_state_of_a_watch_survives_json():
     assert other.last_healthy(4) == 1
 
 
-@METHODS
-def test_a_hacked_reward_is_caught(talker, tmp_path, method):
-    """Length alone is rewarded: the answers grow until they say nothing but length."""
-    from peft import PeftModel
-
+def hacked_job(talker, **options):
+    """Length alone is rewarded; only the growth of the answers is watched."""
     health = UNWATCHED.model_copy(update={"window": 16, "patience": 2, "max_length_growth": 3.0})
-    job = rl_job(
+    return rl_job(
         talker,
         LENGTH,
-        method=method,
         health=health,
-        n_checkpoints=40,
         max_steps=40,
         per_device_train_batch_size=8,
         num_generations=4,
         max_completion_length=40,
         learning_rate=1e-2,
-        save_total_limit=2,
+        **options,
     )
+
+
+@METHODS
+def test_a_hacked_reward_is_caught(talker, tmp_path, method):
+    """Length alone is rewarded: the answers grow until they say nothing but length."""
+    from peft import PeftModel
+
+    job = hacked_job(talker, method=method, n_checkpoints=40, save_total_limit=2)
     result = train(job, tmp_path, prompts(8))
     stopped, lines = result["stopped"], files.read_metrics(tmp_path)
     assert stopped["bounds"] == ["max_length_growth"]
@@ -374,22 +377,8 @@ def test_a_hacked_reward_is_caught(talker, tmp_path, method):
 
 def test_an_early_collapse_leaves_the_newest_policy_from_before(talker, tmp_path):
     """Of the evenly spaced steps only the last was to be kept, and it is never reached."""
-    health = UNWATCHED.model_copy(update={"window": 16, "patience": 2, "max_length_growth": 3.0})
-    job = rl_job(
-        talker,
-        LENGTH,
-        health=health,
-        n_checkpoints=1,
-        max_steps=40,
-        per_device_train_batch_size=8,
-        num_generations=4,
-        max_completion_length=40,
-        learning_rate=1e-2,
-        save_strategy="steps",
-        save_steps=2,
-        save_total_limit=1,
-    )
-    result = train(job, tmp_path, prompts(8))
+    saves = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    result = train(hacked_job(talker, n_checkpoints=1, **saves), tmp_path, prompts(8))
     healthy = result["last_healthy_step"]
     assert 2 <= healthy < result["n_steps"] < 40
     assert result["candidates"] == [result["checkpoint_step"]] == [healthy - healthy % 2]

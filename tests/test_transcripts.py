@@ -7,7 +7,6 @@ import pytest
 from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, respond, write_lines
 
 from cai.errors import ConfigError, Damaged
-from cai.metrics import split_words
 from cai.view import transcripts
 from cai.view.badges import badges
 from cai.view.diff import word_diff
@@ -17,6 +16,7 @@ from cai.view.transcripts import (
     load_transcripts,
     read_whole_rows,
 )
+from cai.words import split_words
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +233,12 @@ def test_the_collector_rests_while_a_run_is_read(
     finally:
         gc.enable()
     assert (seen, after) == ([False], was_on)
+
+
+def test_ten_thousand_prompts_load(tmp_path: Path) -> None:
+    prompts = make_prompts(10_000)
+    write_lines(tmp_path / "inputs" / "prompts.jsonl", prompts)
+    write_lines(
+        tmp_path / "03-sample" / "records.jsonl", [respond(p, "x", 0, BAD) for p in prompts]
+    )
+    assert len(load_transcripts(tmp_path)) == 10_000

@@ -11,8 +11,9 @@ from fake_run import start
 from cai.artefacts import is_left_out
 from cai.cli import main
 from cai.errors import Damaged, RunLocked
+from cai.lock import RunLock
 from cai.manifest import Manifest
-from cai.run import RunLock, read_json, read_records, write_json
+from cai.run import read_json, read_records, write_json
 from cai.verify import verify
 
 NOT_VERIFIED = {"report.md", "report.html", "manifest.json", ".lock"}

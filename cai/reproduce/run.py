@@ -8,11 +8,12 @@ from typing import Any
 
 import cai
 from cai.errors import ConfigError, RunConflict
+from cai.lock import RunLock
 from cai.manifest import hardware, now, sha256, versions
 from cai.models import Model, resolve_model
 from cai.reproduce import human, judging, labels, policy
 from cai.reproduce.options import PARTS, ReproduceOptions, Result, Work
-from cai.run import RunLock, read_json, write_json
+from cai.run import read_json, write_json
 from cai.view.progress import RunProgress
 
 RESULTS = "results.json"

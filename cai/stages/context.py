@@ -17,7 +17,7 @@ from cai.prompts import Templates
 from cai.records import Kind, Prompt, Split
 from cai.run import RecordFile
 from cai.sections import Exemplars
-from cai.sources import select
+from cai.splits import select
 from cai.train.fake import run_fake_job
 from cai.train.jobs import Job
 from cai.train.launch import run_job

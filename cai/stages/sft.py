@@ -23,14 +23,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     mixed = helpful[: wanted_helpful(len(revised), config.helpful_ratio)]
     rows = revised + mixed
     progress.doing(f"training on {len(rows)} rows")
-    job = SftJob(
-        model=str(context.models["base"].path),
-        lora=config.lora,
-        max_length=config.max_length,
-        trainer=config.trainer,
-        seed=context.config.seed,
-    )
-    result = train(context, "sft", job, rows, progress)
+    result = train(context, "sft", make_job(context), rows, progress)
     used = {row["id"] for row in rows}
     counts = {
         "revision_rows": len(revised),
@@ -44,6 +37,18 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     }
     n_in = len(revised) + len(mixed) + sum(skipped.values())
     return Outcome(n_in, len(rows), counts, {"trained": result.get("n_tokens", 0)})
+
+
+def make_job(context: RunContext) -> SftJob:
+    """The trainer's job."""
+    config = context.config.sft
+    return SftJob(
+        model=str(context.models["base"].path),
+        lora=config.lora,
+        max_length=config.max_length,
+        trainer=config.trainer,
+        seed=context.config.seed,
+    )
 
 
 def revision_rows(

@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from cai.run import sync_folder
+from cai.run import sync
 from cai.train import folder as files
 from cai.train.health import Watch
 from cai.train.jobs import DpoJob, RlJob
@@ -91,7 +91,7 @@ def keep_weights(checkpoint: Path, target: Path) -> None:
     temporary.mkdir(parents=True)
     for path in (path for pattern in WEIGHTS for path in checkpoint.glob(pattern)):
         files.link(path, temporary / path.name)
-    sync_folder(temporary)
+    sync(temporary)
     files.publish(temporary, target)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from cai.run import sync_folder, write_atomic, write_rows
+from cai.run import sync, write_atomic, write_rows
 from cai.train.jobs import Job
 
 ROWS = "rows.jsonl"
@@ -167,7 +167,7 @@ def publish(temporary: Path, path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     temporary.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -188,5 +188,5 @@ def choose(candidate: Path, checkpoint: Path) -> None:
     temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     link_tree(candidate, temporary)
-    sync_folder(temporary)
+    sync(temporary)
     publish(temporary, checkpoint)

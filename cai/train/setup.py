@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from cai.errors import ConfigError, TrainError
-from cai.run import sync_folder
+from cai.run import sync
 from cai.sections import Lora
 from cai.train import folder as files
 from cai.train.jobs import FIXED, DpoJob, RatingJob, RewardJob, RlJob, SftJob
@@ -216,7 +216,7 @@ def save_model(model: Any, tokenizer: Any, path: Path) -> None:
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     for part in temporary.iterdir():
-        sync_folder(part)
+        sync(part)
     files.publish(temporary, path)
     logging.info("saved %s", path)
 

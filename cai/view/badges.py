@@ -4,9 +4,10 @@ import itertools
 import re
 
 from cai.judgements import label_pairs
-from cai.metrics import is_refusal, split_words
+from cai.metrics import is_refusal
 from cai.records import Critique
 from cai.view.transcripts import Transcript
+from cai.words import split_words
 
 BADGES = (
     "error",

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cai.errors import ConfigError
-from cai.metrics import split_words
 from cai.records import Response, Revision, digest
 from cai.view.badges import BADGES, badges
 from cai.view.page_index import STAGES, last_text, stages
 from cai.view.principle_page import chain_change
 from cai.view.terminal import clean, one_line
 from cai.view.transcripts import Transcript
+from cai.words import split_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,8 @@ class Chain:
 
     @property
     def last(self) -> Response | Revision | None:
-        """What the run ended with; none if that failed."""
-        last = last_text(self.transcript)
-        return last if last and last.generation.finish != "error" else None
+        """What the run ended with."""
+        return last_text(self.transcript)
 
     @property
     def reward(self) -> float | None:

@@ -9,7 +9,6 @@ from cai.compare_chains import Judgement, Step
 from cai.compare_chains import Text as Generated
 from cai.compare_deltas import Delta
 from cai.compare_inputs import Words
-from cai.metrics import UNSPACED
 from cai.records import Response
 from cai.run import write_atomic
 from cai.view.compared import PARTS, clear, enters, prompts_line, short, signed
@@ -18,6 +17,7 @@ from cai.view.page import as_json, assemble, asset, group, pack
 from cai.view.page_chain import text_row
 from cai.view.page_index import HEAD, shorten
 from cai.view.terminal import measure
+from cai.words import UNSPACED
 
 STYLES = ("base.css", "page.css", "chain.css", "overview.css", "compare.css")
 SCRIPTS = (

@@ -1,4 +1,4 @@
-"""What changed between two texts, word by word (see `cai.metrics.split_words`)."""
+"""What changed between two texts, word by word (see `cai.words.split_words`)."""
 
 import itertools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Literal
 
-from cai.metrics import WORD, common_rows
+from cai.words import WORD, common_rows
 
 Change = Literal["same", "removed", "added"]
 MAX_DIFF_WORDS = 4_000

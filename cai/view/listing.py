@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import ConfigError
-from cai.manifest import check_format, is_manifest
-from cai.run import is_locked, read_json
+from cai.lock import is_locked
+from cai.manifest import is_manifest, run_at
+from cai.run import read_json
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -37,9 +38,7 @@ def status(run: Path, manifest: dict[str, Any]) -> str:
 
 def find_run(name: str) -> Path:
     """The folder of a run: a path, or the name of one in ./runs."""
-    for path in (Path(name), Path("runs") / name):
-        if (path / "manifest.json").is_file():
-            check_format(read_json(path / "manifest.json"), path)
-            return path
+    if run := run_at(name):
+        return run
     known = ", ".join(row["name"] for row in list_runs(Path("runs"))[:5]) or "none"
     raise ConfigError(f"{name}: no run there (no manifest.json); the runs in ./runs are: {known}")

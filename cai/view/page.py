@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cai.annotations import read_annotations
-from cai.metrics import UNSPACED
 from cai.run import write_atomic
 from cai.view.badges import BADGES
 from cai.view.page_chain import chain_row
@@ -22,6 +21,7 @@ from cai.view.page_index import Index
 from cai.view.page_overview import overview
 from cai.view.principle_page import Agreement, Drawn, agreements, drawn, principle_rows
 from cai.view.transcripts import load_transcripts, read_principles
+from cai.words import UNSPACED
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("base.css", "page.css", "chain.css", "overview.css")

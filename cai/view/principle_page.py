@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from cai.constitution import Principle
 from cai.judgements import label_pairs
-from cai.metrics import known, mean, proportion, word_change
+from cai.metrics import known, mean, proportion
 from cai.records import Label, Response, Revision
 from cai.view.transcripts import Round, Transcript
+from cai.words import word_change
 
 
 class Drawn(NamedTuple):

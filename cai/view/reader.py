@@ -11,12 +11,12 @@ from rich.style import Style
 from rich.table import Column, Table
 from rich.text import Text
 
-from cai.metrics import word_change
 from cai.records import Critique, Label, Preference, Reasoning, Response, Revision
 from cai.view.badges import badges
 from cai.view.diff import word_diff
 from cai.view.terminal import block, clean, heading, make_table, measure, one_line
 from cai.view.transcripts import Round, Transcript
+from cai.words import word_change
 
 MARKS = {"removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
 REWRITTEN = 0.7  # share of changed words above which a diff is harder to read than the new text

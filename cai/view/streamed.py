@@ -11,11 +11,11 @@ from rich.rule import Rule
 from rich.text import Text
 
 from cai.constitution import Principle
-from cai.metrics import word_change
 from cai.records import Critique, Prompt, Response, Revision
 from cai.run import StoredRecord
 from cai.view.reader import REWRITTEN, Look, diff_text
 from cai.view.terminal import block, clean, heading
+from cai.words import word_change
 
 STYLES = {"critique": "yellow", "revision": "green"}
 

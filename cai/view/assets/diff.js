@@ -3,7 +3,7 @@
 const MAX_DIFF_WORDS = 4000;
 const REWRITTEN = 0.7; // Share of changed words above which marks hide the text.
 // A word with the space behind it, and a character alone in scripts without spaces: WORD of
-// cai/metrics.py, whose UNSPACED this is, [UNSPACED]|[^\sUNSPACED]+, with \s as Python has it.
+// cai/words.py, whose UNSPACED this is, [UNSPACED]|[^\sUNSPACED]+, with \s as Python has it.
 const UNSPACED = block("unspaced");
 const SPACE =
   "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
