@@ -84,8 +84,12 @@ class Engine(Record):
     """auto: bfloat16 on a GPU, float32 on a CPU."""
     options: dict[str, Any] = {}
     """Passed to vLLM's `EngineArgs` under its own names."""
-    stall_s: float = Field(default=1800, gt=0)
-    """Seconds without a completion after which the engine counts as hanging."""
+    stall_s: float = Field(default=600, gt=0)
+    """Seconds without a step of the engine after which it counts as hanging; to load its model it
+    may take three times as long."""
+    restarts: int = Field(default=20, ge=0)
+    """How often the engine is started again after it died or hung, before as many requests as it
+    works on at once have been completed in between; then the run stops (exit code 75)."""
 
     @property
     def key(self) -> str:
@@ -128,6 +132,6 @@ class RunConfig(Record):
         The others say how it is worked at, and may change while it goes on.
         """
         values = self.model_dump(mode="json", exclude={"max_error_rate"})
-        for key in ("capacity", "stall_s"):
+        for key in ("capacity", "stall_s", "restarts"):
             del values["engine"][key]
         return values

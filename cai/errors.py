@@ -17,6 +17,8 @@ The command line prints a `CaiError` as one line and exits with its code; everyt
 and keeps its traceback. Ctrl-C exits with 130, SIGTERM with 143.
 """
 
+from typing import Literal
+
 
 class CaiError(Exception):
     """Says what is wrong, where, what was expected, and what to type next."""
@@ -68,6 +70,17 @@ class Resumable(CaiError):
 
 class EngineError(Resumable):
     """The engine's process died, hangs or refused its settings."""
+
+    def __init__(
+        self,
+        message: str,
+        cause: Literal["memory", "hang", "crash"] = "crash",
+        how: str = "failed",
+    ) -> None:
+        super().__init__(message)
+        self.cause: Literal["memory", "hang", "crash"] = cause
+        self.how = how
+        """What the engine did, to be read after its name."""
 
 
 class TrainError(Resumable):

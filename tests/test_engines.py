@@ -211,7 +211,7 @@ def test_a_child_that_hangs_is_an_error(embedded_model: Path, tmp_path: Path) ->
     engine._stall_s = 0.5
     engine._child.send_signal(signal.SIGSTOP)
     engine.submit(ask("x", "hello"))
-    with pytest.raises(EngineError, match="completed nothing within"):
+    with pytest.raises(EngineError, match="made no step within"):
         for _ in range(100):
             engine.poll()
     assert engine._child.returncode is not None

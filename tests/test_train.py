@@ -27,8 +27,9 @@ from tiny_model import (
 )
 
 from cai.errors import ConfigError, DiskFull, TrainError
+from cai.orphans import is_alive
 from cai.run import read_rows, write_rows
-from cai.train import child, launch
+from cai.train import launch
 from cai.train import folder as files
 from cai.train.jobs import ScoreJob, SftJob
 
@@ -555,13 +556,13 @@ def test_an_interrupted_parent_ends_its_child(run, tmp_path):
     )
     with pytest.raises(KeyboardInterrupt):
         run(script, stop)
-    assert not child.is_alive(int((tmp_path / "pid").read_text()))
+    assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_the_child_dies_with_its_parent(tmp_path, direct):
     """`direct`: the kernel ends it; else a launcher stands between and a thread does."""
-    inner = "from cai.train.child import *; die_with_parent(); print(os.getpid(), flush=True)"
+    inner = "from cai.orphans import *; die_with_parent(); print(os.getpid(), flush=True)"
     inner += "; time.sleep(60)"
     call = (
         "import os, subprocess, sys, time; e = os.environ | {'CAI_PARENT_PID': str(os.getpid())}; "
@@ -574,7 +575,7 @@ def test_the_child_dies_with_its_parent(tmp_path, direct):
     env = os.environ | {"PYTHONPATH": str(Path(launch.__file__).parents[2])}
     parent = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, env=env)
     pid = int(parent.stdout.readline())
-    assert child.is_alive(pid)
+    assert is_alive(pid)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()

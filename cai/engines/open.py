@@ -1,19 +1,37 @@
 """Opening the engine that the config names."""
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cai.config import Engine as EngineConfig
 from cai.engines.base import Completion, Engine, Request
 from cai.engines.fake import FakeEngine
 from cai.engines.process import EngineProcess, EngineSettings
+from cai.engines.supervise import Supervised
 from cai.models import Model
 
 DEFAULT_CONTEXT = 4096
 """Tokens, where the config names none and the model could hold more."""
 
 
-def open_engine(config: EngineConfig, model: Model, log: Path, share: float = 1.0) -> Engine:
-    """Load `model`; its output goes to `log`. Raises EngineError or MissingDependency."""
+def to_stderr(text: str) -> None:
+    """One line for the user."""
+    sys.stderr.write(f"{text}\n")
+
+
+def open_engine(
+    config: EngineConfig,
+    model: Model,
+    log: Path,
+    share: float = 1.0,
+    say: Callable[[str], None] = to_stderr,
+) -> Engine:
+    """Load `model`; its output goes to `log`, and that it was started again is said with `say`.
+
+    Raises EngineError or MissingDependency.
+    """
     context = config.max_context or DEFAULT_CONTEXT
     if config.kind == "fake":
         return FakeEngine(model.name, capacity=config.capacity, context=context)
@@ -27,16 +45,23 @@ def open_engine(config: EngineConfig, model: Model, log: Path, share: float = 1.
         stall_s=config.stall_s,
         share=share,
     )
-    return EngineProcess(settings, log)
+    return Supervised(partial(EngineProcess, settings, log), config.restarts, say)
 
 
 class LazyEngine:
     """Loads its model when the first request comes: a stage that is on disk loads nothing."""
 
-    def __init__(self, config: EngineConfig, model: Model, log: Path, share: float) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: Model,
+        log: Path,
+        share: float,
+        say: Callable[[str], None] = to_stderr,
+    ) -> None:
         self.model = model.name
         self.capacity = config.capacity
-        self._arguments = (config, model, log, share)
+        self._arguments = (config, model, log, share, say)
         self._engine: Engine | None = None
 
     def submit(self, request: Request) -> None:

@@ -8,19 +8,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Literal, NamedTuple
 
 from cai.engines.base import Completion, Request
-from cai.environment import child_environment, n_gpus
+from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
 from cai.errors import ConfigError, EngineError, MissingDependency
 from cai.models import model_context
 from cai.records import Record
 
 POLL_S = 0.2
+GRACE_S = 5.0
+"""Seconds between the polite and the impolite end of a child."""
+STARTING = 3
+"""A child may take this many times `stall_s` to load its model."""
 LAST_LINES = 12
+MEMORY_LINES = 40
+"""Lines of the log that may say that memory ran out."""
+
+Outbox = SimpleQueue[Any]
+"""Settings, then requests, each with whether its text is listened to; none at the end."""
 
 
 class EngineSettings(Record):
@@ -58,66 +70,96 @@ def prompt_too_long(request_id: str, n_tokens: int, context: int) -> Completion 
     return Completion(request_id, "", "error", n_tokens, error=error)
 
 
-def last_lines(log: Path, n: int = LAST_LINES) -> str:
-    """The end of a child's log, as far as it says something."""
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return "\n".join(f"    {line[:200]}" for line in lines[-n:])
+def log_lines(log: Path, start: int, n: int) -> list[str]:
+    """The last `n` lines of a child's log, of those after byte `start`."""
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace").splitlines()[-n:]
+
+
+def how_it_ended(code: int | None, lines: list[str]) -> str:
+    """A child's exit code in words, with what it said last."""
+    if code is None:
+        return "closed its connection"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    # What was asked may stand in it.
+    shown = "".join(char if char.isprintable() else " " for char in last[:200])
+    return f"ended with code {code} ({shown})"
+
+
+def send_all(connection: Connection, outbox: Outbox) -> None:
+    """Send what is in `outbox` until none comes, or nobody is there any more.
+
+    In a thread of its own: a child that does not read lets a writer wait for ever.
+    """
+    with suppress(OSError):
+        while (message := outbox.get()) is not None:
+            connection.send(message)
 
 
 class EngineProcess:
-    """Runs `python -m cai.engines.worker` and passes requests and completions through a socket."""
+    """Runs `module` in a child and passes requests and completions through a socket."""
+
+    module = "cai.engines.worker"
 
     def __init__(self, settings: EngineSettings, log: Path) -> None:
-        if settings.kind == "vllm" and importlib.util.find_spec("vllm") is None:
-            raise MissingDependency(
-                "vLLM is not installed: pip install 'cai-toolkit[vllm]' (on a CPU: "
-                "pip install --no-deps -r requirements/cpu.txt), or --set engine.kind=transformers"
-            )
-        if importlib.util.find_spec("torch") is None:
-            raise MissingDependency("torch is not installed: pip install 'cai-toolkit[train]'")
+        check_libraries(settings.kind)
         self.model = settings.model
         self.capacity = settings.capacity
         self._log, self._stall_s = log, settings.stall_s
+        self._log_start = log.stat().st_size if log.exists() else 0
         self._in_flight = 0
         self._listeners: dict[str, Callable[[str], None]] = {}
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "cai.engines.worker", str(theirs.fileno())],
+                [sys.executable, "-m", self.module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=child_environment(**vllm_environment()),
+                env=child_environment(**vllm_environment(), CAI_PARENT_PID=str(os.getpid())),
                 # A terminal's Ctrl-C reaches the parent alone, which ends the child in good order.
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())
-        self._connection.send(settings)
-        self._last_news = time.monotonic()
+        self._outbox = Outbox()
+        self._sender = Thread(target=send_all, args=(self._connection, self._outbox), daemon=True)
+        self._sender.start()
+        self._closed = False
         try:
-            self._await_start()
+            self._await_start(settings)
         except BaseException:
             # Nobody else holds this engine yet: an interrupt here must not leave its child behind.
             self.close()
             raise
 
-    def _await_start(self) -> None:
-        while not self._connection.poll(POLL_S):
-            self._check_stall("did not start")
-        self._receive()
+    def _await_start(self, settings: EngineSettings) -> None:
+        self._outbox.put(settings)
         self._last_news = time.monotonic()
+        while not self._has_news(POLL_S):
+            self._check_stall("did not start", STARTING * self._stall_s)
+        self._receive()
+
+    def _has_news(self, seconds: float) -> bool:
+        """Whether there is something to receive, the child's end included."""
+        # What the child has started may still hold the connection open after it.
+        return self._closed or self._connection.poll(seconds) or self._child.poll() is not None
 
     def _receive(self) -> list[Completion]:
-        """What the child has completed. A text instead is what its user has to mend.
+        """What the child has completed; nothing, if it only says that it is at work.
 
-        A partial text goes to its listener at once.
+        A partial text goes to its listener at once. A text instead is what its user has to mend.
         """
         try:
+            if self._closed or not self._connection.poll(0):
+                raise EOFError
             news: list[Completion] | Partial | str = self._connection.recv()
         except (EOFError, OSError) as error:
-            self._child.wait()
-            raise self._dead() from error
+            raise self._death() from error
+        self._last_news = time.monotonic()
         if isinstance(news, str):
             self.close()
             raise ConfigError(f"{self.model}: {news} (log: {self._log})")
@@ -128,61 +170,87 @@ class EngineProcess:
             self._listeners.pop(completion.id, None)
         return news
 
-    def _dead(self) -> EngineError:
-        code = self._child.returncode
-        how = (
-            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        )
-        hint = (
-            "; if memory ran out lower engine.capacity or engine.max_context" if code == -9 else ""
-        )
+    def _death(self) -> EngineError:
+        """The error of a child that has closed its end."""
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(GRACE_S)
+        code = self._child.poll()
+        self.close()
+        lines = log_lines(self._log, self._log_start, MEMORY_LINES)
+        short = code == -signal.SIGKILL or OUT_OF_MEMORY.search("\n".join(lines))
+        hint = "; if memory ran out lower engine.capacity or engine.max_context" if short else ""
+        how = how_it_ended(code, lines)
+        return self._error("memory" if short else "crash", how, hint)
+
+    def _check_stall(self, what: str, seconds: float) -> None:
+        if time.monotonic() - self._last_news > seconds:
+            self.close()
+            how = f"{what} within {seconds:.0f} s"
+            raise self._error("hang", how, "; if that is too short raise engine.stall_s")
+
+    def _error(self, cause: Literal["memory", "hang", "crash"], how: str, hint: str) -> EngineError:
+        lines = log_lines(self._log, self._log_start, LAST_LINES)
         return EngineError(
             f"the engine of {self.model} {how}{hint}; what is on disk is kept and the same command "
-            f"continues (log: {self._log})\n{last_lines(self._log)}"
+            f"continues (log: {self._log})\n" + "\n".join(f"    {line[:200]}" for line in lines),
+            cause,
+            how,
         )
-
-    def _check_stall(self, what: str) -> None:
-        if time.monotonic() - self._last_news > self._stall_s:
-            self.close()
-            raise EngineError(
-                f"the engine of {self.model} {what} within {self._stall_s:.0f} s; if that is too "
-                f"short raise engine.stall_s (log: {self._log})\n{last_lines(self._log)}"
-            )
 
     def submit(self, request: Request) -> None:
         if request.on_text:
             self._listeners[request.id] = request.on_text
-        try:
-            self._connection.send((replace(request, on_text=None), request.on_text is not None))
-        except OSError as error:
-            while self._connection.poll(0):
-                self._receive()  # Its last words may say what to mend.
-            self._child.wait()
-            raise self._dead() from error
+        self._outbox.put((replace(request, on_text=None), request.on_text is not None))
         if not self._in_flight:
             self._last_news = time.monotonic()
         self._in_flight += 1
 
     def poll(self) -> list[Completion]:
-        if not self._connection.poll(POLL_S):
+        if not self._has_news(POLL_S):
             if self._in_flight:
-                self._check_stall("completed nothing")
+                self._check_stall("made no step", self._stall_s)
             return []
         completions = self._receive()
         while self._connection.poll(0):
-            completions += self._receive()
+            try:
+                completions += self._receive()
+            except EngineError:
+                if not completions:
+                    raise
+                break  # The next poll says it again.
         self._in_flight -= len(completions)
-        self._last_news = time.monotonic()
         return completions
 
     def close(self) -> None:
-        self._connection.close()
+        """End the child and whatever it has started. A closed connection asks it to leave."""
+        if self._closed:
+            return
+        self._closed = True
+        self._outbox.put(None)
         try:
-            self._child.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+            with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+                # wakes the sender, whose write would else go on
+                ours.shutdown(socket.SHUT_RDWR)
+            self._sender.join()
+            self._connection.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(GRACE_S)
+        finally:
             # The whole group: an engine spread over GPUs has workers of its own.
-            os.killpg(self._child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+
+
+def check_libraries(kind: str) -> None:
+    """Raises MissingDependency if an engine of this kind lacks its library."""
+    if kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise MissingDependency(
+            "vLLM is not installed: pip install 'cai-toolkit[vllm]' (on a CPU: "
+            "pip install --no-deps -r requirements/cpu.txt), or --set engine.kind=transformers"
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependency("torch is not installed: pip install 'cai-toolkit[train]'")
 
 
 def vllm_environment() -> dict[str, str]:

@@ -20,6 +20,8 @@ from cai.engines.process import EngineSettings, context_limit, prompt_too_long
 from cai.records import Finish
 
 Row = tuple[Request, list[int]]
+Choices = tuple[Request, list[int], list[list[int]]]
+"""A request, its prompt and its continuations."""
 
 
 class SeededSampling(LogitsProcessor):
@@ -48,17 +50,15 @@ class SeededSampling(LogitsProcessor):
         return scores
 
 
-class Telling(StoppingCriteria):
-    """Tells each row's text so far to whoever listens to it. Stops nothing."""
+class AfterToken(StoppingCriteria):
+    """Calls `on_token` with the ids generated so far, (B, L), after each token. Stops nothing."""
 
-    def __init__(self, rows: list[Row], width: int, read: Callable[[Row, list[int]], str]) -> None:
-        self._rows, self._width, self._read = rows, width, read
+    def __init__(self, width: int, on_token: Callable[[Any], None]) -> None:
+        self._width, self._on_token = width, on_token
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """`input_ids`: prompts and what has been generated, (B, L)."""
-        for row, ids in zip(self._rows, input_ids[:, self._width :], strict=True):
-            if row[0].on_text:
-                row[0].on_text(self._read(row, ids.tolist()))
+        """`input_ids`: the prompts, `width` wide, and what has been generated."""
+        self._on_token(input_ids[:, self._width :])
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
@@ -92,54 +92,55 @@ class TransformersEngine:
             path, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
         self._model.to(self._device).eval()
-        self._waiting: deque[Request] = deque()
+        self._rows: deque[Row] = deque()
+        self._choices: deque[Choices] = deque()
+        self._done: list[Completion] = []
+        self.on_step: Callable[[], None] = lambda: None
+        """Called after each forward pass."""
         ends = self._model.generation_config.eos_token_id
         self._ends: set[int] = set(ends if isinstance(ends, list) else [ends])
 
     def submit(self, request: Request) -> None:
-        self._waiting.append(request)
+        messages, raw = request.messages, request.raw
+        if request.choices:
+            prompt, continuations = self._encoder.encode_choices(messages, request.choices, raw)
+            longest = max(len(ids) for ids in continuations)
+            if self._fits(request, len(prompt) + longest - 1):
+                self._choices.append((request, prompt, continuations))
+        else:
+            ids = self._encoder.encode(messages, raw)
+            if self._fits(request, len(ids)):
+                self._rows.append((request, ids))
+
+    def _fits(self, request: Request, n_tokens: int) -> bool:
+        error = prompt_too_long(request.id, n_tokens, self.context)
+        self._done += [error] if error else []
+        return error is None
 
     def poll(self) -> list[Completion]:
         """The next batch's completions."""
+        done, self._done = self._done, []
         with torch.inference_mode():
-            if self._waiting and self._waiting[0].choices:
-                return [self._score(self._waiting.popleft())]
-            return self._generate(self._next_batch())
+            if self._choices:
+                done.append(self._score(self._choices.popleft()))
+            elif self._rows:
+                n = min(self.capacity, len(self._rows))
+                done += self._run([self._rows.popleft() for _ in range(n)])
+        return done
 
-    def _next_batch(self) -> list[Request]:
-        batch: list[Request] = []
-        while self._waiting and len(batch) < self.capacity and not self._waiting[0].choices:
-            batch.append(self._waiting.popleft())
-        return batch
-
-    def _score(self, request: Request) -> Completion:
-        prompt, continuations = self._encoder.encode_choices(
-            request.messages, request.choices, request.raw
-        )
-        longest = max(len(ids) for ids in continuations)
-        if error := prompt_too_long(request.id, len(prompt) + longest - 1, self.context):
-            return error
+    def _score(self, choices: Choices) -> Completion:
+        request, prompt, continuations = choices
         answers: dict[tuple[int, ...], dict[int, float]] = {}
         for prefix, tokens in questions(continuations).items():
             ids = torch.tensor([[*prompt, *prefix]], device=self._device)
             logprobs = self._model(ids).logits[0, -1].float().log_softmax(-1)
             answers[prefix] = {token: float(logprobs[token]) for token in tokens}
+            self.on_step()
         scores = add_up(continuations, answers)
         return Completion(request.id, "", "stop", len(prompt), choice_logprobs=scores)
 
-    def _generate(self, batch: list[Request]) -> list[Completion]:
-        done: list[Completion] = []
-        rows: list[Row] = []
-        for request in batch:
-            ids = self._encoder.encode(request.messages, request.raw)
-            error = prompt_too_long(request.id, len(ids), self.context)
-            done += [error] if error else []
-            rows += [] if error else [(request, ids)]
-        return done + (self._run(rows) if rows else [])
-
     def _run(self, rows: list[Row]) -> list[Completion]:
         """One `generate` over a left-padded batch."""
-        listened = rows if any(request.on_text for request, _ in rows) else []
         width = max(len(ids) for _, ids in rows)
         pad = min(self._ends)
         ids = torch.tensor([[pad] * (width - len(p)) + p for _, p in rows])
@@ -151,15 +152,21 @@ class TransformersEngine:
             max_new_tokens=max(self._limit(row) for row in rows),
             pad_token_id=pad,
             logits_processor=[SeededSampling(rows)],
-            stopping_criteria=[Telling(listened, width, self._so_far)] if listened else None,
+            stopping_criteria=[AfterToken(width, lambda ids: self._tell(rows, ids))],
         )
         return [
             self._completion(row, text)
             for row, text in zip(rows, output[:, width:].tolist(), strict=True)
         ]
 
-    def _so_far(self, row: Row, ids: list[int]) -> str:
-        return settled(self._completion(row, ids).text, self._encoder.stops(row[0]))
+    def _tell(self, rows: list[Row], generated: Any) -> None:
+        """Tell each row's text so far to whoever listens to it."""
+        self.on_step()
+        for row, ids in zip(rows, generated, strict=True):
+            request = row[0]
+            if request.on_text:
+                text = self._completion(row, ids.tolist()).text
+                request.on_text(settled(text, self._encoder.stops(request)))
 
     def _limit(self, row: Row) -> int:
         request, prompt = row
@@ -181,4 +188,5 @@ class TransformersEngine:
         return Completion(request.id, text, finish, len(prompt), len(ids))
 
     def close(self) -> None:
-        self._waiting.clear()
+        self._rows.clear()
+        self._choices.clear()

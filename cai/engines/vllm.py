@@ -1,6 +1,6 @@
 """vLLM, in process: `LLMEngine.add_request` and `step`, so that requests join a running batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ class VllmEngine:
         self.model = settings.model
         self.context = context_limit(path, settings.max_context)
         self.capacity = settings.capacity
+        self.on_step: Callable[[], None] = lambda: None
+        """Called after each step that brought a request forward."""
         self._engine = LLMEngine.from_engine_args(engine_args(settings, self.context))
         self._encoder = ChatEncoder(self._engine.get_tokenizer())
         self._done: list[Completion] = []
@@ -91,7 +93,10 @@ class VllmEngine:
         """One step of the engine. Empty while everything is still being generated."""
         done, self._done = self._done, []
         if self._engine.has_unfinished_requests():
-            for output in self._engine.step():
+            outputs = self._engine.step()
+            if outputs:
+                self.on_step()
+            for output in outputs:
                 if output.finished:
                     done += self._finished(output)
                 else:

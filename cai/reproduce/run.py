@@ -83,7 +83,8 @@ def settings_of(part: str, options: ReproduceOptions, model: Model) -> dict[str,
     if part != "labels":
         found |= {"data": sha256(Path(options.data)), "skip_bad": options.skip_bad}
     if part in ("rl", "judge"):
-        found["engine"] = options.engine.model_dump(mode="json", exclude={"capacity", "stall_s"})
+        pace = {"capacity", "stall_s", "restarts"}
+        found["engine"] = options.engine.model_dump(mode="json", exclude=pace)
     return found
 
 

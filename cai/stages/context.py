@@ -105,7 +105,8 @@ class Generation:
         key = str(model.path)
         if key not in self._engines:
             log = self._context.folder(self._stage) / f"engine-{len(self._engines)}.log"
-            engine = LazyEngine(self._context.config.engine, model, log, share)
+            config, say = self._context.config.engine, self._progress.note
+            engine = LazyEngine(config, model, log, share, say)
             self._engines[key] = self._stack.enter_context(closing(engine))
         return self._engines[key]
 
