@@ -72,7 +72,7 @@ class FaultyEngine(FakeEngine):
         if text == "hang":
             time.sleep(600)
         if text == "slow":
-            for _ in range(40):
+            for _ in range(32):
                 time.sleep(0.25)
                 self.on_step()
 

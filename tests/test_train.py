@@ -29,8 +29,8 @@ from tiny_model import (
 from cai.errors import ConfigError, DiskFull, TrainError
 from cai.orphans import is_alive
 from cai.run import read_rows, write_rows
-from cai.train import launch
 from cai.train import folder as files
+from cai.train import launch
 from cai.train.jobs import ScoreJob, SftJob
 
 pytest_plugins = ["tiny_fixtures"]
