@@ -166,11 +166,17 @@ def test_thirty_deaths_at_random(bench: Bench) -> None:
     assert bench.n_starts == 31
 
 
-def test_one_death_alone_is_an_accident(bench: Bench) -> None:
-    engine = bench.supervised()
-    engine.submit(ask(0, "slow"))
-    os.kill(int(bench.starts.read_text()), signal.SIGKILL)
-    assert poisons([ask(0, "slow")], finish(engine, 1)) == {}
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_death_of_few_is_an_accident(bench: Bench, n: int) -> None:
+    """It makes no poison, and says nothing about how many the engine can take."""
+    engine, child = bench.supervised(), int(bench.starts.read_text())
+    os.kill(child, signal.SIGSTOP)
+    requests = requests_of(*(f"text {i}" for i in range(n)))
+    for request in requests:
+        engine.submit(request)
+    os.kill(child, signal.SIGKILL)
+    assert poisons(requests, finish(engine, n)) == {}
+    assert len(bench.said) == 1
 
 
 def test_a_poison_becomes_a_record_and_its_chain_goes_on(bench: Bench, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Supervised:
         self._limit = self._most = sys.maxsize
         """Requests asked at once: while there are suspects, and otherwise."""
         self._memory = False
-        """Whether memory ran out since there were no suspects."""
+        """Whether memory ran out, with as many under way as may be, since there were no suspects."""
         self._alone: Counter[str] = Counter()
         self._n_deaths = self._n_since = 0
 
@@ -85,6 +85,7 @@ class Supervised:
     def _bury(self, error: EngineError) -> list[Completion]:
         """Start again, and queue what was under way before anything else; a poison completes."""
         suspects = list(self._asked.values())
+        full = len(suspects) >= min(self._limit, self.capacity)
         self._asked.clear()
         self._engine.close()
         self._n_deaths, self._n_since = self._n_deaths + 1, 0
@@ -100,7 +101,7 @@ class Supervised:
         self._waiting.extendleft(reversed(suspects))
         self._suspects = {request.id for request in suspects}
         self._limit = max(1, min(len(suspects), self.capacity) // 2)
-        self._memory |= error.cause == "memory"
+        self._memory |= full and error.cause == "memory"
         return []
 
     def _is_poison(self, request: Request) -> bool:
