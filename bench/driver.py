@@ -55,12 +55,12 @@ class Recorded:
         self.engine.close()
 
     def warm_up(self) -> None:
-        """One short request: the first step of an engine is slower than the others."""
-        hello = (Message(role="user", content="Hello"),)
-        first = Request("warm", hello, Sampling(max_tokens=2), 0)
-        self.engine.submit(first)
-        while not self.engine.poll():
-            pass
+        """A batch of short requests: the first steps of an engine compile kernels on a GPU."""
+        hello, left = (Message(role="user", content="Hello"),), self.capacity
+        for seed in range(left):
+            self.engine.submit(Request(f"warm-{seed}", hello, Sampling(max_tokens=32), seed))
+        while left:
+            left -= len(self.engine.poll())
 
 
 def settings(kind: str, model: Path, arguments: argparse.Namespace) -> EngineSettings:

@@ -55,8 +55,8 @@ def run_chains(
     """Drive `chains` to their ends; each new record is on disk before its chain goes on.
 
     `engines` maps model roles to engines (the same one may serve several). Only so many chains are
-    begun as keep the engines full: one more than they work on would wait, and find its cached
-    prefix evicted. Memory does not grow with the number of chains.
+    begun as keep the engines full: of many more the cached prefixes would be evicted before their
+    next step. Memory does not grow with the number of chains.
     """
     return Driver(engines, records, on_progress).run(chains)
 
@@ -77,8 +77,9 @@ class Driver:
         self._waiting: dict[str, tuple[Chain, Step]] = {}
         self._in_flight: dict[int, int] = dict.fromkeys(self._distinct, 0)
         self.tally = Tally()
-        # A few more than the engines hold, so that a slot that falls free is filled in that step.
-        self._window = sum(e.capacity + e.capacity // 4 + 1 for e in self._distinct.values())
+        # As many again as the engines hold: a slot that falls free is filled in that step, and the
+        # last chains begin early enough not to run alone at the end (bench/turnaround.py).
+        self._window = 2 * sum(engine.capacity for engine in self._distinct.values())
 
     def run(self, chains: Iterable[Chain]) -> Tally:
         pending = iter(chains)
