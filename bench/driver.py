@@ -127,7 +127,8 @@ names = ("model max_model_len max_num_seqs enable_prefix_caching disable_log_sta
          "enforce_eager block_size enable_chunked_prefill max_num_batched_tokens").split()
 llm = LLM(**{name: getattr(args, name) for name in names})
 params = [SamplingParams(temperature=1.0, max_tokens=r["max_tokens"], seed=r["seed"]) for r in rows]
-llm.chat([[{"role": "user", "content": "x"}]], SamplingParams(max_tokens=2), use_tqdm=False)
+hello = [{"role": "user", "content": "Hello"}]
+llm.chat([hello] * settings.capacity, SamplingParams(max_tokens=32), use_tqdm=False)
 started = time.perf_counter()
 outputs = llm.chat([r["messages"] for r in rows], params, use_tqdm=False)
 seconds = time.perf_counter() - started

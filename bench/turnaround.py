@@ -88,7 +88,7 @@ def main() -> None:
             engine.warm_up()
             seconds[name] = way(engine, make_chains(arguments.chains), folder)
             engine.close()
-            print(f"({name}) {len(engine.requests) - 1} requests in {seconds[name]:.1f} s")
+            print(f"({name}) {len(engine.requests)} requests in {seconds[name]:.1f} s")
     print(f"(a)/(b) {seconds['b'] / seconds['a']:.2f} times as fast")
 
 
