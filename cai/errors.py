@@ -19,6 +19,8 @@ and keeps its traceback. Ctrl-C exits with 130, SIGTERM with 143.
 
 from typing import Literal
 
+Cause = Literal["memory", "hang", "crash"]
+
 
 class CaiError(Exception):
     """Says what is wrong, where, what was expected, and what to type next."""
@@ -71,14 +73,9 @@ class Resumable(CaiError):
 class EngineError(Resumable):
     """The engine's process died, hangs or refused its settings."""
 
-    def __init__(
-        self,
-        message: str,
-        cause: Literal["memory", "hang", "crash"] = "crash",
-        how: str = "failed",
-    ) -> None:
+    def __init__(self, message: str, cause: Cause = "crash", how: str = "failed") -> None:
         super().__init__(message)
-        self.cause: Literal["memory", "hang", "crash"] = cause
+        self.cause: Cause = cause
         self.how = how
         """What the engine did, to be read after its name."""
 

@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from cai.engines.base import Completion, Request
 from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
-from cai.errors import ConfigError, EngineError, MissingDependency
+from cai.errors import Cause, ConfigError, EngineError, MissingDependency
 from cai.models import model_context
 from cai.records import Record
 
@@ -188,7 +188,7 @@ class EngineProcess:
             how = f"{what} within {seconds:.0f} s"
             raise self._error("hang", how, "; if that is too short raise engine.stall_s")
 
-    def _error(self, cause: Literal["memory", "hang", "crash"], how: str, hint: str) -> EngineError:
+    def _error(self, cause: Cause, how: str, hint: str) -> EngineError:
         lines = log_lines(self._log, self._log_start, LAST_LINES)
         return EngineError(
             f"the engine of {self.model} {how}{hint}; what is on disk is kept and the same command "

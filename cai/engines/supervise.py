@@ -50,7 +50,7 @@ class Supervised:
         self._limit = self._most = sys.maxsize
         """Requests asked at once: while there are suspects, and otherwise."""
         self._memory = False
-        """Whether memory ran out, with as many under way as may be, since there were no suspects."""
+        """Whether memory ran out with as many under way as may be, since the last acquittal."""
         self._alone: Counter[str] = Counter()
         self._n_deaths = self._n_since = 0
 
