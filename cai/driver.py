@@ -101,7 +101,7 @@ class Driver:
         return self.tally
 
     def n_in_flight(self) -> int:
-        """Requests that the engines work on."""
+        """Requests that engines have and whose records are not written."""
         return sum(self._in_flight.values())
 
     def _advance(self, chain: Chain, record: StoredRecord | None) -> None:
@@ -137,10 +137,10 @@ class Driver:
             if not self._in_flight[key]:
                 continue
             completions = engine.poll()
-            self._in_flight[key] -= len(completions)
             done = [(*self._waiting.pop(c.id), c) for c in completions]
             finished = [(chain, step.read(completion)) for chain, step, completion in done]
             self._records.append([record for _, record in finished])
+            self._in_flight[key] -= len(completions)
             for (chain, record), completion in zip(finished, completions, strict=True):
                 self._count(completion)
                 self._count_end(record)

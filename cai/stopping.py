@@ -120,8 +120,8 @@ def left_s() -> float:
 
 def leave() -> NoReturn:
     """Stop the program as the signal asks: KeyboardInterrupt, or SystemExit with its exit code."""
-    _state.raised = True
     set_alarm(left_s() + EXIT_S)
+    _state.raised = True
     if _state.number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + _state.number)
