@@ -6,6 +6,7 @@ raised once: what it passes on its way out ends children, and no later signal br
 something swallows it or takes too long, an alarm ends the process; its children die with it.
 """
 
+import atexit
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ PATIENCE_S = 8.0
 """For what is under way."""
 STOP_S = 8.5
 """From the first signal until every child is ended, politely or not."""
-EXIT_S = 1.0
+EXIT_S = 1.4
 """For the rest of the way out."""
 OUTPUTS = (1, 2)
 
@@ -53,6 +54,8 @@ def install() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, on_signal)
+    # what comes after is short, and has no handlers left
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
 
 def on_signal(number: int, _frame: object) -> None:

@@ -241,6 +241,6 @@ def test_a_terminal_that_is_closed_stops_in_good_order(tmp_path: Path) -> None:
 
     run.wait_for(half_way)
     os.close(near)
-    assert run.process.wait(timeout=60) == 129
+    assert run.end()[0] == 129
     assert read_json(run.folder / "manifest.json")["status"] == "stopped"
     assert n_records(run, "01-revise") == len(run.asked())
