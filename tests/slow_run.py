@@ -1,8 +1,8 @@
 """`cai` in a process of its own, on a fake engine that takes its time, with trainers in processes.
 
 For what a signal does. As a script: `python slow_run.py cai ARGUMENTS…`, or `train FOLDER` for a
-trainer. The environment says how slow: ANSWER_S, TRAIN_S, PATIENCE_S, STUBBORN; MARK is for finding
-all that was started.
+trainer. The environment says how slow: ANSWER_S, TRAIN_S, PATIENCE_S; STUBBORN: trainers ignore
+SIGTERM, and are waited for. MARK is for finding all that was started.
 """
 
 import fcntl
@@ -60,7 +60,7 @@ class SlowRun:
         assert self.process.stdout
         self.process.stdout.readline()  # it has begun
 
-    def wait_for(self, there: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, there: Callable[[], bool], seconds: float = 300) -> None:
         """Until something is there; it must come while the process runs."""
         end = time.monotonic() + seconds
         while not there():
@@ -79,13 +79,13 @@ class SlowRun:
 
     def end(self) -> tuple[int, str]:
         """Let it end; the exit code as a shell has it, and what it said."""
-        _, said = self.process.communicate(timeout=120)
+        _, said = self.process.communicate(timeout=500)
         code = self.process.returncode
         return (code if code >= 0 else 128 - code), said
 
     def left(self) -> list[int]:
-        """What it has started and still runs, a second after its end."""
-        end = time.monotonic() + 1
+        """What it has started and still runs some seconds after its end."""
+        end = time.monotonic() + 5
         while (found := marked(self._mark)) and time.monotonic() < end:
             time.sleep(0.02)
         return found
@@ -148,6 +148,8 @@ def be_slow(folder: str) -> None:
         return launch.run_job(job, folder, rows, lambda _: None)
 
     FakeEngine.submit, FakeEngine.poll = slow_submit, slow_poll
+    if "STUBBORN" in os.environ:
+        launch.GRACE_S = stopping.STOP_S = 100
     if "TRAIN_S" in os.environ:
         context.run_fake_job = slow_job
         launch.command = lambda _, folder: [sys.executable, __file__, "train", str(folder)]
