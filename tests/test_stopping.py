@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from slow_run import TRAINS, SlowRun, content
-from test_driver import chain
+from test_driver import chain, step
 
 from cai import stopping
-from cai.driver import run_chains
-from cai.engines.base import Completion
+from cai.driver import Chain, run_chains
+from cai.engines.base import Completion, Request
 from cai.engines.fake import FakeEngine
+from cai.records import Response
 from cai.run import RecordFile, read_json
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -166,6 +167,34 @@ def test_the_driver_begins_nothing_new_and_writes_what_is_in_flight(tmp_path: Pa
         run_chains((chain(f"c{i}") for i in range(20)), {"base": engine}, records)
         assert len(list(records)) == 60
     assert engine.n_asked == 46
+
+
+@pytest.mark.usefixtures("alarms")
+def test_an_answer_that_has_come_is_written(tmp_path: Path) -> None:
+    def interrupted() -> Chain:
+        asked = step("a")
+
+        def read(completion: Completion) -> Response:
+            signal.raise_signal(signal.SIGINT)
+            return asked.read(completion)
+
+        yield asked._replace(read=read)
+
+    with RecordFile(tmp_path / "r.jsonl") as records:
+        with pytest.raises(KeyboardInterrupt):
+            run_chains([interrupted()], {"base": FakeEngine()}, records)
+        assert len(list(records)) == 1
+
+
+@pytest.mark.usefixtures("alarms")
+def test_nobody_waits_for_a_model_that_is_being_loaded(tmp_path: Path) -> None:
+    class Loading(FakeEngine):
+        def submit(self, request: Request) -> None:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it was loaded")
+
+    with RecordFile(tmp_path / "r.jsonl") as records, pytest.raises(KeyboardInterrupt):
+        run_chains([chain("a")], {"base": Loading()}, records)
 
 
 @pytest.fixture(scope="module")
