@@ -2,14 +2,14 @@
 
 import json
 import os
-import signal
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 import cai
+from cai import stopping
 from cai.cli_compare import compare
 from cai.cli_interop import export, import_
 from cai.cli_measure import eval_, judge_test, reproduce, score
@@ -22,13 +22,19 @@ from cai.run import NO_SPACE, disk_full
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
     "4 a check of --strict not passed, 5 a damaged file in a run, "
-    "75 stopped and resumable (the same command continues), 130 Ctrl-C, "
+    "75 stopped and resumable (the same command continues), 129 terminal closed, 130 Ctrl-C, "
     "143 SIGTERM."
 )
+RESUMABLE = ("run", "judge-test", "eval", "reproduce")
+"""The commands that find again what they had finished when they were stopped."""
 
 
 class Group(click.Group):
     """Turns a `CaiError` into its line and its exit code; everything else keeps its traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -45,21 +51,29 @@ class Group(click.Group):
             full = disk_full(error.filename or "a file")
             click.echo(f"Error: {full}", err=True)
             ctx.exit(full.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Stopped. What is finished is kept: the same command continues.", err=True)
-            ctx.exit(130)
+        except (KeyboardInterrupt, SystemExit):
+            number = stopping.signalled()
+            if not number:
+                raise
+            click.echo(stopped_line(ctx), err=True)
+            ctx.exit(128 + number)
 
 
-def terminate(_signal: int, _frame: object) -> None:
-    """SIGTERM ends in good order: `finally` blocks run, children are ended."""
-    sys.exit(143)
+def stopped_line(ctx: click.Context) -> str:
+    """What is said of a command that a signal has stopped."""
+    if ctx.invoked_subcommand not in RESUMABLE:
+        return "Stopped."
+    from cai.view.terminal import clean
+
+    command = clean(shlex.join(["cai", *ctx.obj]))
+    return f"Stopped. What is finished is kept; to go on, type: {command}"
 
 
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(cai.__version__, prog_name="cai")
 def main() -> None:
     """Constitutional AI: a model improves itself against your principles."""
-    signal.signal(signal.SIGTERM, terminate)
+    stopping.install()
     # For what this process itself loads, such as the hub's client; see `cai.environment`.
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from cai.earlier import find_base
-from cai.errors import CaiError
 from cai.forecasting import forecast
 from cai.lock import RunLock
 from cai.manifest import Manifest
@@ -52,12 +51,7 @@ def conduct(
 
 def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: RunProgress) -> int:
     """Run what is left of the first `n_stages`; returns how many stages were run."""
-    try:
-        n_run = run_stages(context, STAGES[:n_stages], manifest, progress)
-    except (CaiError, KeyboardInterrupt, SystemExit) as error:
-        if not isinstance(error, CaiError):
-            progress.say(f"stopped; go on with the same command (folder: {context.run})")
-        raise
+    n_run = run_stages(context, STAGES[:n_stages], manifest, progress)
     complete = all((context.folder(stage.name) / "done.json").is_file() for stage in STAGES)
     if n_run or manifest.data["status"] == "running" or not has_reports(context.run):
         manifest.end("done" if complete else "stopped")

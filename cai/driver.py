@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from cai import stopping
 from cai.engines.base import Completion, Engine, Request
 from cai.records import Generation
 from cai.run import RecordFile, StoredRecord
@@ -56,9 +57,12 @@ def run_chains(
 
     `engines` maps model roles to engines (the same one may serve several). Only so many chains are
     begun as keep the engines full: of many more the cached prefixes would be evicted before their
-    next step. Memory does not grow with the number of chains.
+    next step. Memory does not grow with the number of chains. Asked to stop, what the engines work
+    on is still written, and then the program stopped.
     """
-    return Driver(engines, records, on_progress).run(chains)
+    driver = Driver(engines, records, on_progress)
+    with stopping.patient(driver.n_in_flight):
+        return driver.run(chains)
 
 
 class Driver:
@@ -82,10 +86,11 @@ class Driver:
         self._window = 2 * sum(engine.capacity for engine in self._distinct.values())
 
     def run(self, chains: Iterable[Chain]) -> Tally:
+        """Until all have ended or, asked to stop, until nothing is in flight."""
         pending = iter(chains)
         exhausted = False
-        while not exhausted or self._waiting:
-            while not exhausted and len(self._waiting) < self._window:
+        while self._waiting or not (exhausted or stopping.asked()):
+            while not (exhausted or stopping.asked()) and len(self._waiting) < self._window:
                 chain = next(pending, None)
                 if chain is None:
                     exhausted = True
@@ -95,6 +100,10 @@ class Driver:
             self._collect()
             self._on_progress(self.tally)
         return self.tally
+
+    def n_in_flight(self) -> int:
+        """Requests that engines have and whose records are not written."""
+        return sum(self._in_flight.values())
 
     def _advance(self, chain: Chain, record: StoredRecord | None) -> None:
         """Send `record` into the chain; answer its steps from disk as long as that has them."""
@@ -119,8 +128,9 @@ class Driver:
             )
         self._waiting[request.id] = (chain, step)
         engine = self._engines[request.role]
-        self._in_flight[id(engine)] += 1
+        # counted afterwards: an engine may load its model first, and nothing is lost by then
         engine.submit(request)
+        self._in_flight[id(engine)] += 1
 
     def _collect(self) -> None:
         """Take what the engines have completed, write it, then let its chains go on."""
@@ -128,14 +138,15 @@ class Driver:
             if not self._in_flight[key]:
                 continue
             completions = engine.poll()
-            self._in_flight[key] -= len(completions)
             done = [(*self._waiting.pop(c.id), c) for c in completions]
             finished = [(chain, step.read(completion)) for chain, step, completion in done]
             self._records.append([record for _, record in finished])
+            self._in_flight[key] -= len(completions)
             for (chain, record), completion in zip(finished, completions, strict=True):
                 self._count(completion)
                 self._count_end(record)
-                self._advance(chain, record)
+                if not stopping.asked():
+                    self._advance(chain, record)
 
     def _count(self, completion: Completion) -> None:
         tally = self.tally

@@ -14,7 +14,7 @@
         └── RunLocked               another process holds the run
 
 The command line prints a `CaiError` as one line and exits with its code; everything else is a bug
-and keeps its traceback. Ctrl-C exits with 130, SIGTERM with 143.
+and keeps its traceback. Ctrl-C exits with 130, SIGTERM with 143, a closed terminal with 129.
 """
 
 from typing import Literal

@@ -300,7 +300,7 @@ def test_a_signal_ends_a_run_that_then_goes_on(
         child.send_signal(number)
         _, errors = child.communicate(timeout=30)
     assert child.returncode == code
-    assert "same command" in errors
+    assert "to go on, type: cai run --constitution" in errors
     assert "Traceback" not in errors
     assert read_json(manifest)["status"] == "stopped"
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cai import errors
+from cai import errors, stopping
 from cai.environment import child_environment, n_gpus
 from cai.errors import CaiError, ConfigError, DiskFull, TrainError
 from cai.train import folder as files
@@ -26,7 +26,7 @@ SECTION = {"sft": "sft", "reward": "reward", "rating": "reward", "rl": "rl", "dp
 SPREAD = tuple(SECTION)
 """Kinds of job that are spread over the visible GPUs, one process each (data parallel)."""
 POLL_S = 0.1
-GRACE_S = 10.0
+GRACE_S = 5.0
 """Seconds between the polite and the impolite end of a child."""
 LOG_LINES = 15
 BATCH_SIZE = {
@@ -129,12 +129,12 @@ def follow(
 
 def end(child: subprocess.Popen[bytes]) -> None:
     """End the child and whatever it started; nothing happens where all have ended."""
-    if child.poll() is None:
-        signal_group(child.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_S)
-    signal_group(child.pid, signal.SIGKILL)
-    child.wait()
+    with stopping.held():
+        if child.poll() is None:
+            signal_group(child.pid, signal.SIGTERM)
+            stopping.wait(child, GRACE_S)
+        signal_group(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
