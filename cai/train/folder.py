@@ -158,11 +158,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def metrics_of(line: bytes) -> dict[str, Any] | None:
     """The numbers of a line of `metrics.jsonl`; none if it is broken."""
     try:
-        found = json.loads(line)
-    except ValueError:
+        found = cast(dict[str, Any], json.loads(line))
+        return found if isinstance(found["step"], int) else None
+    except (KeyError, TypeError, ValueError):
         return None
-    whole = isinstance(found, dict) and isinstance(found.get("step"), int)
-    return cast(dict[str, Any], found) if whole else None
 
 
 def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
