@@ -68,10 +68,12 @@ def wanted(max_steps: int, n: int) -> set[int]:
 
 def catch_up(folder: Path, steps: set[int] | None) -> None:
     """Keep the weights of those of `steps` (none: all) that have a checkpoint, not kept yet."""
-    for checkpoint in filter(files.is_complete, files.checkpoints(folder)):
+    for checkpoint in files.checkpoints(folder):
         name = f"step-{files.step_of(checkpoint)}"
         known = (folder / files.KEPT / name).exists() or (folder / files.CANDIDATES / name).exists()
-        if not known and (steps is None or files.step_of(checkpoint) in steps):
+        asked = steps is None or files.step_of(checkpoint) in steps
+        # the last question reads all of its files
+        if asked and not known and files.is_complete(checkpoint):
             keep_weights(checkpoint, folder / files.KEPT / name)
 
 

@@ -3,18 +3,22 @@
 `rows.jsonl job.json` go in; `log.txt metrics.jsonl trainer/checkpoint-N/` grow while it trains;
 `checkpoint/` (or `scores.jsonl`) and, last, `result.json` come out; RL and DPO leave
 `candidates/step-N/` too, from the weights in `kept/step-N/`. Light: imports no torch.
+
+The Trainer writes the files of a checkpoint one after the other, in place, so that a killed process
+leaves a folder that looks like one. Complete is what has been sealed and is still as it was then.
 """
 
 import filecmp
 import json
 import os
 import shutil
-import zipfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from cai.run import sync, write_atomic, write_rows
+from cai.manifest import sha256
+from cai.run import json_text, sync, sync_tree, whole_lines, write_atomic, write_rows
 from cai.train.jobs import Job
 
 ROWS = "rows.jsonl"
@@ -22,6 +26,8 @@ JOB = "job.json"
 LOG = "log.txt"
 METRICS = "metrics.jsonl"
 TRAINER = "trainer"
+SUMS = "sums.json"
+"""In a checkpoint: size and SHA-256 of each of its other files."""
 CHECKPOINT = "checkpoint"
 KEPT = "kept"
 CANDIDATES = "candidates"
@@ -45,7 +51,7 @@ def prepare(job: Job, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def holds(path: Path, text: str) -> bool:
     """Whether the file is there and says exactly `text`."""
-    return path.is_file() and path.read_text(encoding="utf-8") == text
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def clear(folder: Path) -> None:
@@ -57,19 +63,35 @@ def clear(folder: Path) -> None:
 
 
 def rewind(folder: Path) -> int:
-    """Go back to the newest complete checkpoint (step 0 if none), drop what is newer; its step."""
+    """Go back to the newest checkpoint that will do (step 0 if none), drop what is newer; its step.
+
+    `log.txt` says which did not.
+    """
     newest = newest_checkpoint(folder)
     step = step_of(newest) if newest else 0
     for checkpoint in checkpoints(folder):
         if step_of(checkpoint) > step:
+            sealed = (checkpoint / SUMS).exists()
+            why = f"it, or its line of {METRICS}, is damaged" if sealed else f"it has no {SUMS}"
+            note(folder, f"{checkpoint.name} is not used: {why}")
             shutil.rmtree(checkpoint)
     for path in (*(folder / KEPT).glob("step-*"), *(folder / CANDIDATES).glob("step-*")):
         if not 0 <= step_of(path) <= step:
             shutil.rmtree(path)
+    lines = whole_lines(folder / METRICS)
+    broken = [number for number, line in lines if metrics_of(line) is None]
+    if broken:
+        note(folder, f"{METRICS}: broken lines are left out: {broken}")
     kept = [line for line in read_metrics(folder) if line["step"] <= step]
     write_rows(folder / METRICS, kept)
     (folder / ERROR).unlink(missing_ok=True)
     return step
+
+
+def note(folder: Path, text: str) -> None:
+    """Add a line to `log.txt`, in the form of the child's own."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
 def step_of(checkpoint: Path) -> int:
@@ -79,8 +101,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete `trainer/checkpoint-N` with the largest N: the place to resume from."""
-    return next(filter(is_complete, checkpoints(folder)), None)
+    """The `trainer/checkpoint-N` to resume from: the newest complete one whose step was logged."""
+    logged = {line["step"] for line in read_metrics(folder)}
+    there = (path for path in checkpoints(folder) if step_of(path) in logged)
+    return next(filter(is_complete, there), None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -94,21 +118,28 @@ def steps(folder: Path, name: str) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether the process that wrote `checkpoint` got to its end: every part opens as a whole.
+def seal(checkpoint: Path) -> None:
+    """Make a checkpoint durable and, last, write down what is in it."""
+    sync_tree(checkpoint)
+    write_atomic(checkpoint / SUMS, sums(checkpoint))
+    sync(checkpoint.parent)
 
-    The Trainer writes weights, optimizer, scheduler, random state and its own state one after the
-    other, in place, so that a killed process leaves a folder that looks like a checkpoint.
-    """
-    weights = list(checkpoint.glob("*.safetensors"))
-    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
-    archives += checkpoint.glob("rng_state*.pth")
-    return (
-        bool(weights)
-        and all(map(is_whole, weights))
-        and shards(checkpoint) <= {path.name for path in weights}
-        and all(map(zipfile.is_zipfile, archives))
-        and read_json(checkpoint / "trainer_state.json") is not None
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether `checkpoint` holds what it held when it was sealed, to the byte, and nothing else."""
+    sealed = checkpoint / SUMS
+    return sealed.is_file() and sealed.read_bytes() == sums(checkpoint).encode()
+
+
+def sums(checkpoint: Path) -> str:
+    """What SUMS says of the files that are there now."""
+    there = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return json_text(
+        {
+            path.relative_to(checkpoint).as_posix(): [path.stat().st_size, sha256(path)]
+            for path in there
+            if path != checkpoint / SUMS
+        }
     )
 
 
@@ -118,34 +149,19 @@ def is_finished(checkpoint: Path) -> bool:
     return state is not None and state["global_step"] >= state["max_steps"]
 
 
-def shards(checkpoint: Path) -> set[str]:
-    """Names of the weight files that the index asks for; none if the weights are in one file."""
-    index = read_json(checkpoint / "model.safetensors.index.json")
-    return set(cast(dict[str, str], index["weight_map"]).values()) if index else set()
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a safetensors file has the length that its header promises."""
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        n_header = int.from_bytes(file.read(8), "little")
-        raw = file.read(min(n_header, total))
-    try:
-        header = cast(dict[str, Any], json.loads(raw))
-    except ValueError:
-        return False
-    header.pop("__metadata__", None)
-    ends = [tensor["data_offsets"][1] for tensor in header.values()]
-    return total == 8 + n_header + max(ends, default=0)
-
-
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """What was logged so far, a dict per logging step; a torn last line is left out."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    """What was logged so far, a dict per logging step; lines that are not whole are left out."""
+    lines = (metrics_of(line) for _, line in whole_lines(folder / METRICS))
+    return [line for line in lines if line is not None]
+
+
+def metrics_of(line: bytes) -> dict[str, Any] | None:
+    """The numbers of a line of `metrics.jsonl`; none if it is broken."""
+    try:
+        found = cast(dict[str, Any], json.loads(line))
+        return found if isinstance(found["step"], int) else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:

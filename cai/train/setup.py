@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import wait_for_everyone
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
@@ -24,6 +25,9 @@ from cai.train.jobs import FIXED, DpoJob, RatingJob, RewardJob, RlJob, SftJob
 from cai.train.launch import SECTION
 
 TrainerJob = SftJob | RewardJob | RatingJob | RlJob | DpoJob
+
+PATIENCE = 5
+"""Steps in a row at which a loss may be exactly 0."""
 
 transformers_logging.disable_progress_bar()
 
@@ -114,16 +118,22 @@ def lora_config(lora: Lora | None, task: str) -> LoraConfig | None:
 
 
 class MetricsCallback(TrainerCallback):
-    """Appends what the trainer logs to `metrics.jsonl`; stops it where numbers are not finite."""
+    """Appends what the trainer logs to `metrics.jsonl`; stops it where numbers are not finite.
+
+    Seals the checkpoints, so it comes before callbacks that use them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.limit: int | None = None
         self.last: dict[str, Any] = (files.read_metrics(folder) or [{}])[-1]
         self.start = time.monotonic() - self.last.get("time_s", 0.0)
         self.earlier_tokens = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Find out which tokens of earlier attempts the trainer's count lacks."""
+        # the Trainer would drop the old checkpoint before the new one is sealed
+        self.limit, args.save_total_limit = args.save_total_limit, None
         # RLOO and GRPO keep their count in the state, which a checkpoint restores; SFT does not
         self.earlier_tokens = self.last.get("num_tokens", 0) - state.num_input_tokens_seen
 
@@ -145,6 +155,37 @@ class MetricsCallback(TrainerCallback):
             time_s = round(time.monotonic() - self.start, 3)
             files.append_metrics(self.folder, finite(logs) | place | {"time_s": time_s})
 
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Seal the new checkpoint and its metrics; then drop the oldest ones."""
+        # each process has written its own random state
+        wait_for_everyone()
+        if state.is_world_process_zero:
+            sync(self.folder / files.METRICS)
+            files.seal(self.folder / files.TRAINER / f"checkpoint-{state.global_step}")
+            if self.limit is not None and self.limit > 0:
+                for checkpoint in files.checkpoints(self.folder)[self.limit :]:
+                    shutil.rmtree(checkpoint)
+
+
+class MovesCallback(TrainerCallback):
+    """Stops a training in which the metric `name` was exactly 0 at `PATIENCE` steps in a row."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.n_still = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Count the steps."""
+        if "loss" not in given["logs"]:
+            return
+        self.n_still = self.n_still + 1 if given["logs"].get(self.name) == 0.0 else 0
+        if self.n_still == PATIENCE:
+            raise TrainError(
+                f"step {state.global_step}: {self.name} was exactly 0 at {PATIENCE} steps in a "
+                "row: these rows teach nothing more; give others, fewer epochs "
+                "(trainer.num_train_epochs), or a lower trainer.learning_rate"
+            )
+
 
 def finite(logs: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of `logs`, none in place of those that JSON cannot say."""
@@ -155,8 +196,10 @@ def finite(logs: Mapping[str, Any]) -> dict[str, Any]:
 def fit(trainer: Any, folder: Path, moves: str) -> list[dict[str, Any]]:
     """Train, from the newest complete checkpoint if there is one; returns all metrics.
 
-    Raises TrainError if no step was taken, or if the metric `moves` was exactly 0 at each of them.
+    Raises TrainError if no step was taken, or if the metric `moves` was exactly 0 at each of them
+    or at `PATIENCE` in a row.
     """
+    trainer.add_callback(MovesCallback(moves))
     metrics = advance(trainer, folder)
     if trainer.accelerator.is_main_process:
         check_moved(metrics, moves)
