@@ -1,5 +1,6 @@
 """What a run measures of itself, and the bounds at which it warns or stops."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +130,17 @@ def warnings(run: Path, stage: str) -> list[str]:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    """Let the fake engine answer otherwise: `choices` a judge's, `base` or `policy` a response."""
+    """Let the fake engine answer otherwise: a judge with `choices`, a trained one with `policy`."""
     stock = fake.FakeEngine._answer
 
     def answer(self: fake.FakeEngine, request: Request) -> Completion:
         done = stock(self, request)
         if request.choices:
-            scores = changes.get("choices", done.choice_logprobs)
-            return done._replace(choice_logprobs=scores)
-        text = changes.get("base" if "base" in self.model or "smollm" in self.model else "policy")
-        return done._replace(text=text, n_tokens=len(text.split())) if text else done
+            return replace(done, choice_logprobs=changes.get("choices", done.choice_logprobs))
+        if "policy" not in changes or self.model.startswith("smollm"):
+            return done
+        text = f"{changes['policy']} {done.text.split()[0]}"
+        return replace(done, text=text, n_tokens=len(text.split()))
 
     monkeypatch.setattr(fake.FakeEngine, "_answer", answer)
 
