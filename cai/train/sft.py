@@ -54,7 +54,7 @@ def train(job: SftJob, folder: Path) -> dict[str, Any]:
             f"sft: none of {len(rows)} rows keeps a token of its completion within "
             f"{job.max_length} tokens; raise sft.max_length"
         )
-    n_cut = sum(len(row.ids) > job.max_length or row.n_prompt == len(row.ids) for row in encoded)
+    n_cut = sum(is_lost(row, job.max_length) for row in encoded)
     why = f"do not fit {job.max_length} tokens or carry no loss: raise sft.max_length"
     share_cut = check_cuts(folder / files.ROWS, (n_cut, len(rows)), job.max_cut, why)
     trainer = make_trainer(job, folder, chat.tokenizer, kept)
@@ -78,6 +78,11 @@ def encode(chat: Chat, row: dict[str, Any]) -> Encoded:
     ids = chat.ids(row["prompt"] + row["completion"])
     same = [a == b for a, b in zip(prompt, ids, strict=False)]
     return Encoded(ids, same.index(False) if False in same else len(same))
+
+
+def is_lost(row: Encoded, max_length: int) -> bool:
+    """Whether a row is cut, or carries no loss."""
+    return len(row.ids) > max_length or row.n_prompt == len(row.ids)
 
 
 def labelled(row: Encoded, max_length: int) -> dict[str, list[int]]:
