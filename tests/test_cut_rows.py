@@ -117,17 +117,13 @@ def test_pairs_that_hard_labels_leave_out_are_lost_too(tiny, tmp_path) -> None:
         train(job.model_copy(update={"labels": "soft"}), tmp_path, rows)
 
 
-@pytest.mark.usefixtures("unloadable")
-def test_a_row_without_a_completion_carries_no_loss(tiny, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("n_prompt", "max_length", "lost"), [(9, 10, False), (9, 9, True), (10, 10, True)]
+)
+def test_a_row_is_lost_if_it_is_cut_or_carries_no_loss(n_prompt, max_length, lost) -> None:
     from cai.train import sft
-    from cai.train.tokens import Chat
 
-    # a template that writes nothing for an empty completion would leave a prompt alone
-    chat = Chat(tiny)
-    prompt = chat.prompt_ids([WHY])[:20]
-    assert sft.is_lost(sft.Encoded(prompt, len(prompt)), 128)
-    assert not sft.is_lost(sft.Encoded(prompt, len(prompt) - 1), 20)
-    assert sft.is_lost(sft.Encoded(prompt, len(prompt) - 1), 19)
+    assert sft.is_lost(sft.Encoded(list(range(10)), n_prompt), max_length) == lost
 
 
 def test_the_bound_reaches_the_child_and_is_no_part_of_its_job(tiny, tmp_path) -> None:
