@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cai.earlier import find_base
+from cai.errors import QualityGate
 from cai.forecasting import forecast
 from cai.lock import RunLock
 from cai.manifest import Manifest
@@ -51,13 +52,23 @@ def conduct(
 
 def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: RunProgress) -> int:
     """Run what is left of the first `n_stages`; returns how many stages were run."""
-    n_run = run_stages(context, STAGES[:n_stages], manifest, progress)
+    try:
+        n_run = run_stages(context, STAGES[:n_stages], manifest, progress)
+    except QualityGate:
+        report(context.run, manifest, "stopped")
+        raise
     complete = all((context.folder(stage.name) / "done.json").is_file() for stage in STAGES)
-    if n_run or manifest.data["status"] == "running" or not has_reports(context.run):
-        manifest.end("done" if complete else "stopped")
-        write_report(context.run)
-        write_page(context.run)
+    status = "done" if complete else "stopped"
+    if n_run or manifest.data["status"] != status or not has_reports(context.run):
+        report(context.run, manifest, status)
     return n_run
+
+
+def report(run: Path, manifest: Manifest, status: str) -> None:
+    """The command is at its end: say so, and write what there is to read."""
+    manifest.end(status)
+    write_report(run)
+    write_page(run)
 
 
 def has_reports(run: Path) -> bool:

@@ -5,9 +5,9 @@ A file is sparse YAML; the resolved config, every default in it, is written as J
 are passed through under TRL's own names and never declared again here.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cai.records import Record, digest
 from cai.sections import (
@@ -97,6 +97,54 @@ class Engine(Record):
         return digest("engine", self.kind, self.max_context, self.dtype, self.options)
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Guards(Record):
+    """Bounds on what a run measures of itself after each stage. None: not checked.
+
+    A broken bound warns, or stops the run (exit code 4) where `stop` names it.
+    """
+
+    max_same_slot: Share | None = 0.5
+    """Share of pairs of which the judge preferred the same slot in both orders."""
+    max_identical_bias: Annotated[float, Field(ge=0, le=0.5)] | None = 0.05
+    """How far from 0.5 the mean P(first) of a response beside itself may be."""
+    max_unscored: Share | None = 0.2
+    """Share of pairs without a judgement."""
+    max_length_correlation: Share | None = 0.4
+    """Spearman's ρ, whatever its sign: of a policy's rewards with the length of its answers, and of
+    the judge's P with the difference in length of a pair."""
+    max_refusal_rise: Share | None = 0.05
+    """By how much more of the look-alike or helpful prompts may be refused than by the base model.
+    Counts where the 95 % intervals lie apart."""
+    max_length_change: Annotated[float, Field(ge=1)] | None = 1.5
+    """Mean length of a policy's answers over base's, or base's over it."""
+    max_distinct_drop: Share | None = 0.3
+    """By which share of base's the distinct-2 of a policy's answers may be lower."""
+    max_truncated: Share | None = 0.2
+    """Share of texts cut at their limit of tokens."""
+    max_cut_rows: Share | None = 0.01
+    """Share of a trainer's rows that are cut, left out or carry no loss. Where it stops a run, it
+    does so before the model is loaded."""
+    stop: tuple[str, ...] = ("max_cut_rows",)
+    """The bounds that stop the run."""
+
+    @field_validator("stop")
+    @classmethod
+    def are_bounds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        bounds = [name for name in cls.model_fields if name != "stop"]
+        if unknown := [name for name in value if name not in bounds]:
+            raise ValueError(f"{', '.join(unknown)}: no such bound; there are {', '.join(bounds)}")
+        return value
+
+    @property
+    def allowed_cut(self) -> float:
+        """The share of cut rows with which a trainer still begins."""
+        stops = self.max_cut_rows is not None and "max_cut_rows" in self.stop
+        return self.max_cut_rows or 0.0 if stops else 1.0
+
+
 class RunConfig(Record):
     """Everything that decides what a run does."""
 
@@ -116,6 +164,7 @@ class RunConfig(Record):
     reward: Reward = Reward()
     rl: Rl = Rl()
     evaluate: Evaluate = Evaluate()
+    guards: Guards = Guards()
     max_error_rate: float = Field(default=0.2, ge=0, le=1)
     """Share of failed requests in a stage above which the run stops (exit code 3)."""
 
@@ -131,7 +180,7 @@ class RunConfig(Record):
 
         The others say how it is worked at, and may change while it goes on.
         """
-        values = self.model_dump(mode="json", exclude={"max_error_rate"})
+        values = self.model_dump(mode="json", exclude={"max_error_rate", "guards"})
         for key in ("capacity", "stall_s", "restarts"):
             del values["engine"][key]
         return values

@@ -5,7 +5,7 @@
     ├── MissingDependency       2   an extra is not installed
     ├── RunConflict             2   the run folder belongs to something else
     ├── TooManyErrors           3   more rows failed than the config allows
-    ├── QualityGate             4   a check that `--strict` asked for is not passed
+    ├── QualityGate             4   a check of `--strict` or a bound of `guards` is not passed
     ├── Damaged                 5   a file of a run is not as it was written
     └── Resumable               75  stopped with everything on disk; the same command continues
         ├── EngineError             the engine's process died or hangs
@@ -53,7 +53,7 @@ class TooManyErrors(CaiError):
 
 
 class QualityGate(CaiError):
-    """What was measured is not good enough to go on with (`--strict`)."""
+    """What was measured is not good enough to go on with (`--strict`, or a bound of `guards`)."""
 
     exit_code = 4
 

@@ -57,7 +57,8 @@ class Forecaster:
         yield self._stage("sample", sampled, self._because(sft=policy))
         pairs, n_assumed = self._calls.pairs(sampled, revised)
         judged = self._calls.label(pairs)
-        yield self._stage("label", judged, "" if all_kept(sampled) else AT_MOST)
+        asked = judged + self._calls.identical(pairs)
+        yield self._stage("label", asked, "" if all_kept(sampled) else AT_MOST)
         foreign = read_foreign(self._context.config)
         readings = [*foreign.pair_readings, *foreign.rating_readings]
         reward = self._retraining.reward(judged, revised, readings)

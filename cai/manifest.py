@@ -102,6 +102,15 @@ class Manifest:
         entry.update(done, **outcome)
         self.write()
 
+    def warn(self, stage: str, texts: list[str]) -> list[str]:
+        """A finished stage's warnings; returns those that it did not have yet."""
+        entry = self._entry(stage)
+        before = entry.get("warnings", [])
+        if texts != before:
+            entry["warnings"] = texts
+            self.write()
+        return [text for text in texts if text not in before]
+
     def end(self, status: str) -> None:
         """The command has done what it was asked."""
         self.data["status"] = status

@@ -6,6 +6,7 @@ percentile bootstrap is too narrow at small n), a proportion Wilson's.
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import StatisticsError, correlation, fmean, stdev
@@ -128,6 +129,18 @@ def pearson(pairs: Sequence[tuple[float, float]]) -> float | None:
         return None
 
 
+def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The correlation of ranks; none where `pearson` has none."""
+    one, other = [first for first, _ in pairs], [second for _, second in pairs]
+    return pearson(list(zip(ranks(one), ranks(other), strict=True)))
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Each value's rank, twice over; equal values share theirs."""
+    ordered = sorted(values)
+    return [bisect_left(ordered, value) + bisect_right(ordered, value) for value in values]
+
+
 def ece(predictions: Sequence[float], targets: Sequence[float], n_bins: int = 10) -> float:
     """Expected calibration error: |mean prediction - mean target| over equal-width bins."""
     require(predictions, "predictions")
@@ -220,11 +233,13 @@ def rewards_by_prompt(rows: Rows, scores: Scores) -> dict[str, float]:
 
 
 def policy_summary(rows: Rows, scores: Scores, base: Mapping[str, float]) -> Json:
-    """One policy's entry; `reward_gain` is the mean of its paired differences from `base`."""
+    """One policy's entry; `reward_gain` is the mean of its paired differences from `base`,
+    `length_correlation` Spearman's of reward and tokens."""
     usable = [(prompt, row) for prompt, row in rows if row.generation.finish != "error"]
     texts = [row.text for _, row in usable]
     rewards = rewards_by_prompt(usable, scores)
     kls = [scores[row.id].kl for _, row in usable if row.id in scores]
+    sized = [(rewards[p.id], row.generation.n_tokens) for p, row in usable if p.id in rewards]
     refused = {
         name: known(proportion, [is_refusal(row.text) for p, row in usable if p.kind == kind])
         for name, kind in REFUSAL_OF.items()
@@ -236,6 +251,7 @@ def policy_summary(rows: Rows, scores: Scores, base: Mapping[str, float]) -> Jso
         "kl": known(mean, [kl for kl in kls if kl is not None]),
         **refused,
         "length_tokens": known(mean, [row.generation.n_tokens for _, row in usable]),
+        "length_correlation": spearman(sized),
         "distinct_1": known(distinct_n, texts, 1),
         "distinct_2": known(distinct_n, texts, 2),
         "top_opening_share": known(top_opening_share, texts),

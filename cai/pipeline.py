@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cai.artefacts import DONE, artefacts
 from cai.errors import CaiError, ConfigError
+from cai.guards import broken, refuse
 from cai.manifest import Manifest
 from cai.records import digest
 from cai.run import disk_errors, json_text, read_json, write_atomic
@@ -56,6 +57,8 @@ STAGES: tuple[Stage, ...] = (
         ("evaluate", "prompts", "engine"),
     ),
 )
+METRICS = "metrics.json"
+"""What a stage measured beside its counts."""
 FOLDERS = {stage.name: stage.folder for stage in STAGES}
 
 
@@ -95,12 +98,28 @@ def run_stages(
         done = folder / DONE
         if done.is_file():
             check_marker(done, expected[stage.name])
-            continue
-        n_run += 1
-        with disk_errors(folder):
-            folder.mkdir(exist_ok=True)
-        run_stage(context, stage, manifest, progress, expected[stage.name])
+        else:
+            n_run += 1
+            with disk_errors(folder):
+                folder.mkdir(exist_ok=True)
+            run_stage(context, stage, manifest, progress, expected[stage.name])
+        guard(context, stage.name, manifest, progress)
     return n_run
+
+
+def guard(context: RunContext, stage: str, manifest: Manifest, progress: RunProgress) -> None:
+    """Hold what a finished stage measured against the bounds, which may change at any time.
+
+    New warnings are said. Raises QualityGate for a bound that stops the run.
+    """
+    folder, guards = context.folder(stage), context.config.guards
+    found = read_json(folder / DONE)["counts"]
+    if (folder / METRICS).is_file():
+        found |= read_json(folder / METRICS)
+    over = broken(stage, found, guards)
+    for text in manifest.warn(stage, [measure.text for measure in over]):
+        progress.say(f"! {text}")
+    refuse(stage, over, guards)
 
 
 def run_stage(

@@ -5,7 +5,7 @@ Each method begins as the stage of its name does. A text that is not there yet i
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cai.chains.labelling import label_chain
+from cai.chains.labelling import identical_chains, label_chain
 from cai.chains.pairing import Candidates, pair_up, revision_pairs
 from cai.chains.revision import Voice, response_chain, revision_chain
 from cai.driver import Chain
@@ -13,7 +13,7 @@ from cai.earlier import Earlier, Shelf
 from cai.forecast import Call, Lengths, Play
 from cai.models import Model
 from cai.records import Prompt, Response, Revision, Sampling
-from cai.stages import revise, rl
+from cai.stages import label, revise, rl
 from cai.stages.context import RunContext
 from cai.stages.evaluate import COMPARISONS, pairs_between
 from cai.stages.label import make_setup
@@ -76,6 +76,11 @@ class StageCalls:
 
     def label(self, pairs: Iterable[Candidates]) -> list[Call]:
         return self._judge("label", pairs, "records")
+
+    def identical(self, pairs: Sequence[Candidates]) -> list[Call]:
+        """Responses that the label stage has judged beside themselves."""
+        chains = identical_chains(pairs, make_setup(self._context))
+        return self._play("label", chains, label.IDENTICAL)
 
     def select(self, start: Model, candidates: Sequence[Model]) -> list[Call]:
         """How the rl stage chooses among the policies that it has kept."""

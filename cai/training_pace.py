@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cai.config import Guards
 from cai.forecast import CHARS_PER_TOKEN, StageForecast
 from cai.pace import Training
 from cai.records import Prompt, conversation
@@ -64,7 +65,9 @@ def measure_training(context: RunContext, stages: Sequence[StageForecast]) -> di
         return {name: Training(0.0, None, with_calls=False) for name in todo}
     with tempfile.TemporaryDirectory() as scratch:
         models = {"policy": context.models["base"], **context.models}
-        inside = replace(context, run=Path(scratch), models=models, base_run=None)
+        # what the run will stop at is no matter of time
+        config = context.config.model_copy(update={"guards": Guards(stop=())})
+        inside = replace(context, run=Path(scratch), config=config, models=models, base_run=None)
         return {
             name: Training(measure_stage(inside, name, n_rows), None, with_calls=False)
             for name, n_rows in todo.items()

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from run_folder import (
     BAD,
-    GOOD,
     HOSTILE,
     STAGES,
     build_run,
@@ -15,7 +14,6 @@ from run_folder import (
     read_json,
     respond,
     write_json,
-    write_lines,
 )
 
 from cai.metrics import Score, evaluation_summary
@@ -145,33 +143,17 @@ def test_warnings_of_small_and_uncertain_runs(run: Path) -> None:
     warnings = section((run / "report.md").read_text(), "Warnings")
     assert "60 % [36, 80], cannot be told from guessing" in warnings
     assert "Only 12 held-out prompts: even over all of them, a half is 50 % [25, 75]" in warnings
-    assert "rl: refuses look-alike prompts more often than base: 100 % [61, 100]" in warnings
-    assert "position decided" not in warnings
 
 
-def test_judge_that_follows_position_is_named(tmp_path: Path) -> None:
+def test_broken_bounds_are_said_and_are_only_text(tmp_path: Path) -> None:
     run = build_run(tmp_path / "run")
-    pairs = [
-        (respond(prompt, "sample", 0, GOOD), respond(prompt, "sample", 1, BAD))
-        for prompt in make_prompts(24)
-    ]
-    labels = [label for one, other in pairs for label in prefer(one, other, 0.9, 0.9)[0]]
-    write_lines(run / "04-label" / "records.jsonl", labels)
+    manifest = read_json(run / "manifest.json")
+    manifest["stages"][3]["warnings"] = ["label: in 90% of 24 pairs", HOSTILE]
+    write_json(run / "manifest.json", manifest)
     warnings = section(report_of(run), "Warnings")
-    assert "Stage label: in 100 % [86, 100] of the pairs the judge preferred the same" in warnings
-
-
-def test_pairs_without_judgement_are_counted(tmp_path: Path) -> None:
-    run = build_run(tmp_path / "run")
-    one, other = (respond(p, "sample", 0, GOOD) for p in make_prompts(2))
-    write_lines(run / "04-label" / "records.jsonl", prefer_none(one, other))
-    assert "Stage label: 1 of 1 pairs have no judgement." in report_of(run)
-
-
-def prefer_none(one, other):
-    labels, _ = prefer(one, other, 0.9, 0.1)
-    changes = {"p_first": None, "logprobs": None, "unscored": "no answer"}
-    return [label.model_copy(update=changes) for label in labels]
+    assert "* label: in 90% of 24 pairs.\n" in warnings
+    assert "<img" not in warnings.replace(r"\<img", "")
+    assert len(warnings.strip().split("\n")) == 4
 
 
 def summary(base: str, rl: str, wins: float, **rl_finish: str) -> dict[str, object]:
@@ -195,10 +177,6 @@ def summary(base: str, rl: str, wins: float, **rl_finish: str) -> dict[str, obje
     ("metrics", "warning"),
     [
         (summary(BAD, BAD, 0.1), "rl: reward rose while the judge prefers base"),
-        (summary(BAD, f"{BAD} {BAD}", 0.9), "rl: answers are 2.0 times as long as base's"),
-        (summary(BAD, GOOD, 0.9), "rl: refuses helpful prompts more often than base"),
-        (summary(BAD, "so " * 18, 0.9), "rl: answers have become alike"),
-        (summary(BAD, BAD, 0.9, finish="length"), "rl: 100% of the answers are cut off"),
         (summary(BAD, BAD, 0.9, finish="error"), "rl: 30 of 30 answers failed"),
     ],
 )

@@ -333,7 +333,7 @@ def test_errors_are_over_finite_scores(rating_path):
 
 
 def test_correlations():
-    from cai.train.rating import pearson, ranks
+    from cai.metrics import pearson, ranks
 
     assert ranks([3.0, 1.0, 3.0, 2.0]) == [6, 1, 6, 3]
     assert pearson([(1, 1), (2, 2), (3, 9)]) == pytest.approx(0.917663, abs=1e-5)

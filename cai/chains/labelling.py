@@ -18,6 +18,9 @@ JUDGE_SAMPLING = Sampling(temperature=0.0, max_tokens=1)
 WRITTEN = Sampling(temperature=0.0, max_tokens=64)
 """How a written verdict is drawn."""
 
+N_IDENTICAL = 8
+"""Responses of a run that are judged beside themselves, to see what a slot alone is worth."""
+
 
 @dataclass(frozen=True)
 class LabelSetup:
@@ -36,7 +39,12 @@ class LabelSetup:
     @property
     def n_steps(self) -> int:
         """Requests that a pair takes, if none fails."""
-        return 2 * self.ensemble * (2 * self.n_cot if self.mode == "cot" else 1)
+        return 2 * self.ensemble * self.n_asked
+
+    @property
+    def n_asked(self) -> int:
+        """Requests that a pair takes in one order under one principle."""
+        return 2 * self.n_cot if self.mode == "cot" else 1
 
 
 class Question(NamedTuple):
@@ -54,6 +62,18 @@ def label_chain(pair: Candidates, setup: LabelSetup) -> Chain:
         shots = exemplar_turns(pair, principle, setup)
         for ordered in (pair, pair.swapped()):
             yield from judge(ask(ordered, principle, shots, setup), setup)
+
+
+def identical_chains(pairs: Sequence[Candidates], setup: LabelSetup) -> list[Chain]:
+    """Judge the first few responses beside themselves, in one order: neither is better."""
+    same = {pair.one.id: pair._replace(two=pair.one) for pair in pairs}
+    return [identical_chain(pair, setup) for pair in list(same.values())[:N_IDENTICAL]]
+
+
+def identical_chain(pair: Candidates, setup: LabelSetup) -> Chain:
+    principle = draw_principles(pair, setup)[0]
+    shots = exemplar_turns(pair, principle, setup)
+    yield from judge(ask(pair, principle, shots, setup), setup)
 
 
 def draw_principles(pair: Candidates, setup: LabelSetup) -> list[Principle]:

@@ -7,12 +7,13 @@ from typing import Any
 from cai.chains.labelling import label_chain
 from cai.chains.pairing import Candidates
 from cai.chains.revision import Voice, response_chain
+from cai.judgements import label_pairs
 from cai.metrics import Score, evaluation_summary
 from cai.models import Model
 from cai.records import Critique, Label, Prompt, Response, Revision
 from cai.run import StoredRecord, read_rows, write_json
 from cai.stages.context import Generation, Outcome, RunContext, train
-from cai.stages.label import make_setup, read_labels
+from cai.stages.label import make_setup, read_labels, same_slot
 from cai.train.jobs import ScoreJob
 from cai.view.progress import StageProgress
 
@@ -47,10 +48,14 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
         [record for record in revised if isinstance(record, Response | Critique | Revision)],
     )
     write_json(context.folder("evaluate") / "metrics.json", summary)
+    judged, n_unscored = label_pairs(labels)
     n_whole = sum(r.generation.finish != "error" for rows in answers.values() for _, r in rows)
     counts = {
         "prompts": len(prompts),
         "identical_pairs": n_identical,
+        "pairs": len(judged) + n_unscored,
+        "unscored_pairs": n_unscored,
+        "same_slot": same_slot(judged),
         "unscored_texts": sum(score.reward is None for score in scores.values()),
         **generation.counts,
     }

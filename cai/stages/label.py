@@ -4,18 +4,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cai.chains.labelling import LabelSetup, label_chain
+from cai.chains.labelling import LabelSetup, identical_chains, label_chain
 from cai.chains.pairing import Candidates, assumed, combine, extremes, pair_up, revision_pairs
 from cai.chains.revision import Voice
 from cai.config import RunConfig
 from cai.constitution import Constitution
-from cai.metrics import is_refusal
+from cai.judgements import Judged, label_pairs
+from cai.metrics import is_refusal, known, same_position_rate, spearman
 from cai.models import Model
 from cai.prompts import Templates
 from cai.records import Label, Preference, Reasoning, Response, Revision
 from cai.run import write_records
 from cai.stages.context import Generation, Outcome, RunContext, exemplars_on
 from cai.view.progress import StageProgress
+
+IDENTICAL = "identical"
+"""The file of the labels of responses beside themselves: no preference is made of them."""
 
 
 def run(context: RunContext, progress: StageProgress) -> Outcome:
@@ -27,7 +31,10 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
     progress.doing(f"{len(asked)} pairs in both orders", setup.n_steps * len(asked))
     chains = [label_chain(pair, setup) for pair in asked]
     with Generation(context, "label", progress) as generation:
-        generation.run(chains, {"judge": context.models["judge"]}, setup.n_steps * len(asked))
+        judge = {"judge": context.models["judge"]}
+        generation.run(chains, judge, setup.n_steps * len(asked))
+        beside = identical_chains(asked, setup)
+        generation.run(beside, judge, setup.n_asked * len(beside), IDENTICAL)
     labels = read_labels(context, "label")
     scored = combine_all(asked, labels, context.config.label.bounds)
     kept = extremes(asked, labels) if context.config.label.pairing == "extremes" else asked
@@ -45,6 +52,7 @@ def run(context: RunContext, progress: StageProgress) -> Outcome:
         "unscored_reasons": dict(Counter(label.unscored for label in labels if label.unscored)),
         **reasoning_counts(context),
         **summary(preferences, labels),
+        **biases(asked, labels, read_labels(context, "label", IDENTICAL)),
         **generation.counts,
     }
     n_in = len(sampled) + len(revised) + skipped.total()
@@ -140,3 +148,30 @@ def summary(preferences: Sequence[Preference], labels: Sequence[Label]) -> dict[
         "orders_agree": round(sum(agree) / len(agree), 4),
         "mean_p_outside": round(sum(outside) / len(outside), 4) if outside else None,
     }
+
+
+def biases(
+    pairs: Sequence[Candidates], labels: Sequence[Label], identical: Sequence[Label]
+) -> dict[str, Any]:
+    """What the judge goes by beside the content; none where there is nothing to say.
+
+    `same_slot`: share of pairs where the same slot won in both orders. `length_correlation`:
+    Spearman's of P and the difference in tokens, each pair seen from both sides.
+    `identical_p_first`: mean P(first) of a response beside itself.
+    """
+    judged, _ = label_pairs(labels)
+    sizes = {r.id: r.generation.n_tokens for pair in pairs for r in (pair.one, pair.two)}
+    gaps = [(pair.p_first - 0.5, sizes[pair.first_id] - sizes[pair.second_id]) for pair in judged]
+    same = [label.p_first for label in identical if label.p_first is not None]
+    rho = spearman([*gaps, *((-p, -n) for p, n in gaps)])
+    return {
+        "same_slot": same_slot(judged),
+        "length_correlation": None if rho is None else round(rho, 4),
+        "identical_p_first": round(sum(same) / len(same), 4) if same else None,
+    }
+
+
+def same_slot(judged: Sequence[Judged]) -> float | None:
+    """Share of pairs where the same slot won in both orders; none of no pair."""
+    found = known(same_position_rate, [pair.orders for pair in judged])
+    return round(found["value"], 4) if found else None

@@ -108,6 +108,7 @@ def make_job(context: RunContext) -> RewardJob | RatingJob:
         "max_length": config.max_length,
         "trainer": config.trainer,
         "seed": context.config.seed,
+        "max_cut": context.config.guards.allowed_cut,
     }
     if config.method == "pointwise":
         return RatingJob(**shared)

@@ -68,6 +68,7 @@ def rl_job(context: RunContext) -> RlJob:
         reward_batch_size=config.reward_batch_size,
         trainer=config.trainer,
         seed=context.config.seed,
+        max_cut=context.config.guards.allowed_cut,
     )
 
 
@@ -89,4 +90,5 @@ def dpo_job(context: RunContext) -> DpoJob:
         max_length=context.config.reward.max_length,
         trainer=config.trainer,
         seed=context.config.seed,
+        max_cut=context.config.guards.allowed_cut,
     )

@@ -48,6 +48,7 @@ def make_job(context: RunContext) -> SftJob:
         max_length=config.max_length,
         trainer=config.trainer,
         seed=context.config.seed,
+        max_cut=context.config.guards.allowed_cut,
     )
 
 

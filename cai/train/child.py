@@ -17,7 +17,7 @@ from cai.errors import CaiError
 from cai.orphans import die_with_parent
 from cai.run import write_json
 from cai.train import folder as files
-from cai.train.jobs import Job
+from cai.train.jobs import Job, ScoreJob
 
 
 def main() -> int:
@@ -44,7 +44,10 @@ def main() -> int:
 def read_job(folder: Path) -> Job:
     """The job of the folder."""
     adapter: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
-    return adapter.validate_json((folder / files.JOB).read_bytes())
+    job = adapter.validate_json((folder / files.JOB).read_bytes())
+    if isinstance(job, ScoreJob):
+        return job
+    return job.model_copy(update={"max_cut": float(os.environ.get("CAI_MAX_CUT", "1"))})
 
 
 if __name__ == "__main__":

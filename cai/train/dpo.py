@@ -19,6 +19,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from cai.engines.encode import shared_prefix
 from cai.errors import ConfigError
+from cai.guards import check_cuts
 from cai.metrics import Estimate, accuracy, ece, known
 from cai.run import read_rows
 from cai.train import folder as files
@@ -109,7 +110,8 @@ class SoftDPOTrainer(DPOTrainer):
 def train(job: DpoJob, folder: Path) -> dict[str, Any]:
     """Train on the pairs that are not held out, leave `checkpoint/` and `candidates/`.
 
-    Returns what `result.json` says. Raises ConfigError if no pair is left to train on.
+    Returns what `result.json` says. Raises ConfigError if no pair is left to train on, QualityGate
+    if too many are left out.
     """
     chat = Chat(job.model)
     pairs = [encode(chat, row) for row in read_rows(folder / files.ROWS)]
@@ -127,6 +129,9 @@ def train(job: DpoJob, folder: Path) -> dict[str, Any]:
             f"dpo: no pair is left to train on; of {len(pairs)} pairs {counts['n_too_long']} "
             f"exceed {job.max_length} tokens (reward.max_length), {len(heldout)} are held out"
         )
+    why = f"exceed {job.max_length} tokens: raise reward.max_length"
+    cut = (counts["n_too_long"], len(pairs))
+    share_cut = check_cuts(folder / files.ROWS, cut, job.max_cut, why)
     trainer = make_trainer(job, folder, chat.tokenizer, training)
     metrics = fit(trainer, folder, moves="loss")
     if not trainer.accelerator.is_main_process:
@@ -137,7 +142,8 @@ def train(job: DpoJob, folder: Path) -> dict[str, Any]:
     kept = export(job, folder, chat.tokenizer, metrics[-1]["step"])
     gaps = reward_gaps(job, folder, chat, heldout, batch_size)
     measured = measure([beta * gap for gap in gaps], heldout)
-    return counts | progress(metrics) | {"stopped": None} | kept | measured
+    counted = counts | {"share_cut": share_cut}
+    return counted | progress(metrics) | {"stopped": None} | kept | measured
 
 
 def encode(chat: Chat, row: dict[str, Any]) -> Pair:

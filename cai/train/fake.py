@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cai.guards import check_cuts
 from cai.models import folder_digest
 from cai.records import digest
 from cai.run import write_json, write_rows
@@ -26,12 +27,17 @@ def run_fake_job(job: Job, folder: Path, rows: Iterable[dict[str, Any]]) -> dict
     if isinstance(job, ScoreJob):
         write_rows(folder / "scores.jsonl", [fake_score(row) for row in kept])
         return {"n_rows": len(kept), "n_truncated": 0, "n_not_finite": 0}
+    limit = job.max_prompt_length if isinstance(job, RlJob) else job.max_length
+    n_cut = sum(n_words(row) > limit for row in kept)
+    why = f"exceed {limit} words: raise max_length"
+    share_cut = check_cuts(folder / files.ROWS, (n_cut, len(kept)), job.max_cut, why)
     write_rows(
         folder / "metrics.jsonl",
         [{"step": step, "max_steps": N_STEPS, "loss": 1 / step} for step in range(1, N_STEPS + 1)],
     )
     result: dict[str, Any] = {
         "n_rows": len(kept),
+        "share_cut": share_cut,
         "n_steps": N_STEPS,
         "loss_first": 1.0,
         "loss_last": 1 / N_STEPS,
@@ -44,6 +50,12 @@ def run_fake_job(job: Job, folder: Path, rows: Iterable[dict[str, Any]]) -> dict
         return result | {"stopped": None, "candidates": steps, "checkpoint_step": steps[-1]}
     fake_checkpoint(job, folder / files.CHECKPOINT, kept)
     return result
+
+
+def n_words(row: dict[str, Any]) -> int:
+    """Words of a row: the fake engine's tokens. Of a pair the chosen side counts."""
+    parts = (row.get(name, ()) for name in ("prompt", "completion", "messages", "chosen"))
+    return sum(len(message["content"].split()) for part in parts for message in part)
 
 
 def fake_checkpoint(job: Job, folder: Path, content: Any) -> None:

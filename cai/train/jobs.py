@@ -5,7 +5,9 @@ The process reads `job.json` and `rows.jsonl` and leaves `metrics.jsonl` (a line
 last, `result.json`.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from cai.records import Record
 from cai.sections import Health, Lora, RewardTerm
@@ -47,6 +49,10 @@ FIXED = {
 }
 """By stage: what cai sets because it counts and cuts the rows itself, or a loss depends on it."""
 
+MaxCut = Annotated[float, Field(ge=0, le=1, exclude=True)]
+"""Share of the rows that may be cut, left out or without loss; beyond it QualityGate is raised
+before a model is loaded. It is no part of `job.json`: another bound is no other training."""
+
 
 class SftJob(Record):
     """Rows: `{"prompt": [message…], "completion": [message]}`."""
@@ -59,6 +65,7 @@ class SftJob(Record):
     trainer: dict[str, Any]
     """Fields of `trl.SFTConfig`."""
     seed: int
+    max_cut: MaxCut = 1.0
 
 
 class RewardJob(Record):
@@ -77,6 +84,7 @@ class RewardJob(Record):
     trainer: dict[str, Any]
     """Fields of `trl.RewardConfig`."""
     seed: int
+    max_cut: MaxCut = 1.0
 
 
 class RatingJob(Record):
@@ -92,6 +100,7 @@ class RatingJob(Record):
     trainer: dict[str, Any]
     """Fields of `transformers.TrainingArguments`."""
     seed: int
+    max_cut: MaxCut = 1.0
 
 
 class RlJob(Record):
@@ -118,6 +127,7 @@ class RlJob(Record):
     trainer: dict[str, Any]
     """Fields of `trl.RLOOConfig` or `trl.GRPOConfig`; `beta` is the weight of the KL penalty."""
     seed: int
+    max_cut: MaxCut = 1.0
 
 
 class DpoJob(Record):
@@ -132,6 +142,7 @@ class DpoJob(Record):
     trainer: dict[str, Any]
     """Fields of `trl.DPOConfig`."""
     seed: int
+    max_cut: MaxCut = 1.0
 
 
 class ScoreJob(Record):

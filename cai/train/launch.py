@@ -84,9 +84,14 @@ def start_child(job: Job, folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=child_environment(reporters(job), CAI_PARENT_PID=str(os.getpid())),
+            env=child_environment(reporters(job), **told(job)),
             start_new_session=True,
         )
+
+
+def told(job: Job) -> dict[str, str]:
+    """What the child is told beside its job, as variables of its environment."""
+    return {"CAI_PARENT_PID": str(os.getpid()), "CAI_MAX_CUT": str(getattr(job, "max_cut", 1.0))}
 
 
 def command(kind: str, folder: Path) -> list[str]:

@@ -7,7 +7,6 @@ that could hold it afterwards. Instead the head starts where its mean prediction
 """
 
 import logging
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,8 @@ from peft import PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from cai.errors import ConfigError
-from cai.metrics import pearson
+from cai.guards import check_cuts
+from cai.metrics import pearson, spearman
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import RatingJob
@@ -73,7 +73,8 @@ class RatingTrainer(Trainer):
 def train(job: RatingJob, folder: Path) -> dict[str, Any]:
     """Train on the rows that are not held out, leave `checkpoint/`, return `result.json`'s content.
 
-    Raises ConfigError if no row is left to train on, or if all of them have one rating.
+    Raises ConfigError if no row is left to train on, or if all of them have one rating, QualityGate
+    if too many are left out.
     """
     chat = Chat(job.model)
     rows = [Rated(chat.ids(row["messages"]), row) for row in read_rows(folder / files.ROWS)]
@@ -93,6 +94,9 @@ def train(job: RatingJob, folder: Path) -> dict[str, Any]:
             "out (lower reward.heldout)"
         )
     scale = scale_of([rated.row["rating"] for rated in training])
+    why = f"exceed {job.max_length} tokens: raise reward.max_length"
+    cut = (counts["n_too_long"], len(rows))
+    share_cut = check_cuts(folder / files.ROWS, cut, job.max_cut, why)
     trainer = make_trainer(job, folder, (chat, scale), training)
     metrics = fit(trainer, folder, moves="loss")
     if not trainer.accelerator.is_main_process:
@@ -102,7 +106,8 @@ def train(job: RatingJob, folder: Path) -> dict[str, Any]:
     del trainer
     free_memory()
     saved = RewardModel(folder / files.CHECKPOINT, job.max_length, batch_size)
-    return counts | progress(metrics) | measure(saved, training[:N_SEEN], heldout, scale)
+    measured = measure(saved, training[:N_SEEN], heldout, scale)
+    return counts | {"share_cut": share_cut} | progress(metrics) | measured
 
 
 def scale_of(ratings: Sequence[float]) -> Scale:
@@ -213,7 +218,6 @@ def measure(
     """
     seen, unseen = predicted(model, training), predicted(model, heldout)
     by_mean = [(scale.mean, rating) for _, rating in unseen]
-    ranked = list(zip(*(ranks(side) for side in zip(*unseen, strict=True)), strict=True))
     return {
         "rating_mean": scale.mean,
         "rating_std": scale.std,
@@ -221,7 +225,7 @@ def measure(
         "mse_heldout": mse(unseen),
         "mse_of_mean_heldout": mse(by_mean),
         "pearson_heldout": pearson(unseen),
-        "spearman_heldout": pearson(ranked),
+        "spearman_heldout": spearman(unseen),
         "n_not_finite": model.n_not_finite,
     }
 
@@ -239,9 +243,3 @@ def predicted(model: RewardModel, rows: list[Rated]) -> list[tuple[float, float]
 def mse(pairs: Pairs) -> float | None:
     """Mean squared difference."""
     return fmean((one - other) ** 2 for one, other in pairs) if pairs else None
-
-
-def ranks(values: Sequence[float]) -> list[float]:
-    """Each value's rank, twice over; equal values share theirs."""
-    ordered = sorted(values)
-    return [bisect_left(ordered, value) + bisect_right(ordered, value) for value in values]

@@ -18,6 +18,7 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from cai.errors import ConfigError
+from cai.guards import check_cuts
 from cai.metrics import ece, gap_accuracy, known
 from cai.run import read_rows
 from cai.train import folder as files
@@ -76,14 +77,9 @@ class SoftRewardTrainer(RewardTrainer):
 def train(job: RewardJob, folder: Path) -> dict[str, Any]:
     """Train on the rows that are not held out, leave `checkpoint/`, return `result.json`'s content.
 
-    Raises ConfigError if no pair is left to train on.
+    Raises ConfigError if no pair is left to train on, QualityGate if too many are left out.
     """
     chat = Chat(job.model)
-    set_seed(job.seed)
-    # float32 throughout: the head and the small gaps between soft-labelled scores need it
-    model = load_classifier(job.model, torch.float32)
-    chat.set_distinct_pad(model)
-    logging.info("loaded %s", job.model)
     pairs = [encode(chat, row) for row in read_rows(folder / files.ROWS)]
     fitting = [pair for pair in pairs if longest(pair) <= job.max_length]
     heldout = [pair for pair in fitting if pair.row["heldout"]]
@@ -102,16 +98,22 @@ def train(job: RewardJob, folder: Path) -> dict[str, Any]:
             f"exceed {job.max_length} tokens (reward.max_length), {len(heldout)} are held out, "
             f"{counts['n_undecided']} have no better side (reward.labels: hard leaves them out)"
         )
-    trainer = make_trainer(job, folder, (model, chat.tokenizer), training)
+    n_cut = counts["n_too_long"] + counts["n_undecided"]
+    why = f"exceed {job.max_length} tokens: raise reward.max_length"
+    if counts["n_undecided"]:
+        why = f"{why}; or have no better side ({counts['n_undecided']}): set reward.labels=soft"
+    share_cut = check_cuts(folder / files.ROWS, (n_cut, len(pairs)), job.max_cut, why)
+    trainer = make_trainer(job, folder, chat, training)
     metrics = fit(trainer, folder, moves="loss")
     if not trainer.accelerator.is_main_process:
         return counts
     save_checkpoint(trainer, chat.tokenizer, folder)
     batch_size = 2 * trainer.args.per_device_train_batch_size
-    del trainer, model
+    del trainer
     free_memory()
     saved = RewardModel(folder / files.CHECKPOINT, job.max_length, batch_size)
-    return counts | progress(metrics) | measure(saved, training[:N_SEEN], heldout)
+    measured = measure(saved, training[:N_SEEN], heldout)
+    return counts | {"share_cut": share_cut} | progress(metrics) | measured
 
 
 def encode(chat: Chat, row: dict[str, Any]) -> Pair:
@@ -124,11 +126,13 @@ def longest(pair: Pair) -> int:
     return max(len(pair.chosen_ids), len(pair.rejected_ids))
 
 
-def make_trainer(
-    job: RewardJob, folder: Path, loaded: tuple[Any, Any], pairs: list[Pair]
-) -> RewardTrainer:
-    """The trainer over tokenised pairs; `loaded` is (model, tokenizer)."""
-    model, tokenizer = loaded
+def make_trainer(job: RewardJob, folder: Path, chat: Chat, pairs: list[Pair]) -> RewardTrainer:
+    """The trainer over tokenised pairs."""
+    set_seed(job.seed)
+    # float32 throughout: the head and the small gaps between soft-labelled scores need it
+    model = load_classifier(job.model, torch.float32)
+    chat.set_distinct_pad(model)
+    logging.info("loaded %s", job.model)
     # max_length=None: longer pairs are counted and left out already, TRL would not say so
     usual = {"learning_rate": 1e-3 if job.lora else 1e-5}
     args = training_arguments(job, folder, RewardConfig, {"max_length": None}, usual)
@@ -142,7 +146,7 @@ def make_trainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(columns),
-        processing_class=tokenizer,
+        processing_class=chat.tokenizer,
         peft_config=lora_config(job.lora, "SEQ_CLS"),
         callbacks=[MetricsCallback(folder)],
     )

@@ -16,6 +16,7 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from cai.errors import ConfigError
+from cai.guards import check_cuts
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.candidates import KeepCallback, export
@@ -45,7 +46,7 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
     """Train on the folder's prompts, leave `checkpoint/` and `candidates/`, return `result.json`.
 
     `stopped` says at which step and why a collapse ended the training, none if it went to its end.
-    Raises ConfigError if no prompt fits, or too few for one step.
+    Raises ConfigError if no prompt fits, or too few for one step, QualityGate if too many do not.
     """
     chat = Chat(job.model)
     prompts = [chat.messages(row["prompt"]) for row in read_rows(folder / files.ROWS)]
@@ -55,9 +56,12 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
             f"rl: none of {len(prompts)} prompts has at most {job.max_prompt_length} tokens; "
             "raise rl.max_prompt_length"
         )
+    counts = {"n_prompts": len(prompts), "n_too_long": len(prompts) - len(kept)}
+    why = f"exceed {job.max_prompt_length} tokens: raise rl.max_prompt_length"
+    cut = (counts["n_too_long"], len(prompts))
+    share_cut = check_cuts(folder / files.ROWS, cut, job.max_cut, why)
     trainer, watch = make_trainer(job, folder, chat, kept)
     metrics = advance(trainer, folder)
-    counts = {"n_prompts": len(prompts), "n_too_long": len(prompts) - len(kept)}
     if not trainer.accelerator.is_main_process:
         return counts
     if watch.stopped is None:
@@ -69,7 +73,8 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
     del trainer
     free_memory()
     kept_policies = export(job, folder, chat.tokenizer, watch.last_healthy(metrics[-1]["step"]))
-    return counts | progressed(job, metrics) | {"stopped": watch.stopped} | kept_policies
+    counted = counts | {"share_cut": share_cut}
+    return counted | progressed(job, metrics) | {"stopped": watch.stopped} | kept_policies
 
 
 def progressed(job: RlJob, metrics: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from cai.errors import ConfigError, TrainError
+from cai.guards import check_cuts
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.jobs import SftJob
@@ -41,7 +42,8 @@ class Encoded(NamedTuple):
 def train(job: SftJob, folder: Path) -> dict[str, Any]:
     """Train on the folder's rows, leave `checkpoint/`, return what `result.json` says.
 
-    Raises ConfigError if no row keeps a token of its completion within `max_length`.
+    Raises ConfigError if no row keeps a token of its completion within `max_length`, QualityGate if
+    too many are cut or masked.
     """
     chat = Chat(job.model)
     rows = list(read_rows(folder / files.ROWS))
@@ -52,6 +54,9 @@ def train(job: SftJob, folder: Path) -> dict[str, Any]:
             f"sft: none of {len(rows)} rows keeps a token of its completion within "
             f"{job.max_length} tokens; raise sft.max_length"
         )
+    n_cut = sum(is_lost(row, job.max_length) for row in encoded)
+    why = f"do not fit {job.max_length} tokens or carry no loss: raise sft.max_length"
+    share_cut = check_cuts(folder / files.ROWS, (n_cut, len(rows)), job.max_cut, why)
     trainer = make_trainer(job, folder, chat.tokenizer, kept)
     check_masking(trainer, kept)
     metrics = fit(trainer, folder, moves="loss")
@@ -61,6 +66,7 @@ def train(job: SftJob, folder: Path) -> dict[str, Any]:
         "n_rows": len(rows),
         "n_truncated": sum(len(row.ids) > job.max_length for row in encoded),
         "n_masked": len(rows) - len(kept),
+        "share_cut": share_cut,
         **progress(metrics),
         "n_tokens": metrics[-1]["num_tokens"],
     }
@@ -72,6 +78,11 @@ def encode(chat: Chat, row: dict[str, Any]) -> Encoded:
     ids = chat.ids(row["prompt"] + row["completion"])
     same = [a == b for a, b in zip(prompt, ids, strict=False)]
     return Encoded(ids, same.index(False) if False in same else len(same))
+
+
+def is_lost(row: Encoded, max_length: int) -> bool:
+    """Whether a row is cut, or carries no loss."""
+    return len(row.ids) > max_length or row.n_prompt == len(row.ids)
 
 
 def labelled(row: Encoded, max_length: int) -> dict[str, list[int]]:

@@ -8,7 +8,7 @@ from typing import Any
 from cai.run import read_json
 from cai.view.learning import counts_of, heldout_accuracy
 from cai.view.plots import PANELS, curves
-from cai.view.report import LIMITS, Facts, data_warnings, judged, policy_warnings
+from cai.view.report import LIMITS, Facts, broken_bounds, doubts, judged
 from cai.view.terminal import (
     as_text,
     by_policy,
@@ -37,7 +37,7 @@ def overview(run: Path, transcripts: Sequence[Transcript]) -> Row:
         "missing": manifest["missing_stages"],
         "made": [[name, as_text(value)] for name, value in made(facts)],
         "stages": [stage_row(stage) for stage in manifest.get("stages", [])],
-        "warnings": [*data_warnings(facts), *policy_warnings(metrics)],
+        "warnings": [*broken_bounds(facts), *doubts(facts)],
         "limits": list(LIMITS),
         "n_heldout": metrics.get("n_prompts"),
         "evaluation": evaluation_rows(metrics) if metrics else [],

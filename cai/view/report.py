@@ -156,20 +156,18 @@ def training(facts: Facts) -> Iterator[str]:
 
 def warned(facts: Facts) -> Iterator[str]:
     yield "## Warnings"
-    found = [*data_warnings(facts), *policy_warnings(facts.metrics)]
+    found = [*map(inline, broken_bounds(facts)), *doubts(facts)]
     yield bullets(found) if found else "None of the checks found anything."
 
 
-def data_warnings(facts: Facts) -> Iterator[str]:
-    """About the judge, the reward model and the number of prompts."""
-    for stage, n, n_unscored, rate in judged(facts):
-        if rate and rate["value"] >= 0.5:
-            yield (
-                f"Stage {stage}: in {measure(rate, 100, 0)} of the pairs the judge preferred the "
-                "same slot in both orders, so position decided more than the responses did."
-            )
-        if n_unscored > 0.2 * (n + n_unscored):
-            yield f"Stage {stage}: {n_unscored:,} of {n + n_unscored:,} pairs have no judgement."
+def broken_bounds(facts: Facts) -> Iterator[str]:
+    """The bounds that the run breaks: `cai.guards`."""
+    for stage in facts.manifest.get("stages", []):
+        yield from (f"{text}." for text in stage.get("warnings", []))
+
+
+def doubts(facts: Facts) -> Iterator[str]:
+    """What no bound can say, of the reward model, the number of prompts and the answers."""
     heldout = facts.heldout
     if heldout and (heldout["low"] or 0) <= 0.5 <= (heldout["high"] or 1):
         yield (
@@ -180,41 +178,20 @@ def data_warnings(facts: Facts) -> Iterator[str]:
     if n_prompts < FEW_PROMPTS:
         even = measure(wilson(0.5, n_prompts)._asdict(), 100, 0)
         yield f"Only {n_prompts} held-out prompts: even over all of them, a half is {even}."
+    yield from policy_warnings(facts.metrics)
 
 
 def policy_warnings(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """About each policy's answers, alone and beside those of the base model."""
-    policies = {name: row for name, row in zip(POLICIES, by_policy(metrics), strict=True) if row}
-    for name, policy in policies.items():
-        if policy["n_truncated"] > 0.2 * policy["n"]:
-            share = policy["n_truncated"] / policy["n"]
-            yield f"{name}: {share:.0%} of the answers are cut off at the token limit."
-        if policy["n_error"]:
+    """About each policy's answers."""
+    for name, policy in zip(POLICIES, by_policy(metrics), strict=True):
+        if policy.get("n_error"):
             yield f"{name}: {policy['n_error']:,} of {policy['n']:,} answers failed; not counted."
-        if name != "base" and "base" in policies:
-            yield from (f"{name}: {text}" for text in changes(policy, policies["base"]))
-
-
-def changes(policy: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
-    """What got worse than in the base model."""
-    for metric, kind in (("over_refusal", "look-alike"), ("helpful_refusal", "helpful")):
-        now, before = policy[metric], base[metric]
-        if now and before and now["low"] > before["high"]:
-            yield f"refuses {kind} prompts more often than base: {measure(now, 100, 0)}."
-    lengths = [
-        entry["length_tokens"] and entry["length_tokens"]["value"] for entry in (policy, base)
-    ]
-    if all(lengths) and not 2 / 3 < lengths[0] / lengths[1] < 3 / 2:
-        yield f"answers are {lengths[0] / lengths[1]:.1f} times as long as base's."
-    if (
-        policy["distinct_2"]
-        and base["distinct_2"]
-        and policy["distinct_2"] < 0.7 * base["distinct_2"]
-    ):
-        yield "answers have become alike (distinct-2 fell by more than 30 %)."
-    gain, wins = policy["reward_gain"], policy.get("win_rate")
-    if gain and (gain["low"] or 0) > 0 and wins and wins["high"] < 0.5:
-        yield "reward rose while the judge prefers base: the reward model is being exploited."
+        gain, wins = policy.get("reward_gain"), policy.get("win_rate")
+        if gain and (gain["low"] or 0) > 0 and wins and wins["high"] < 0.5:
+            yield (
+                f"{name}: reward rose while the judge prefers base: the reward model is being "
+                "exploited."
+            )
 
 
 def limits(facts: Facts) -> Iterator[str]:
