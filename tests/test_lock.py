@@ -1,5 +1,6 @@
 """One writer per run folder."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from cai import lock
 from cai.errors import RunConflict, RunLocked
 from cai.lock import RunLock, await_trainer, hold_trainer, is_locked
+
+TORTURE = Path(__file__).parent / "torture"
 
 
 def test_one_process_holds_a_run(tmp_path: Path) -> None:
@@ -82,3 +85,15 @@ def test_a_trainer_that_outlives_its_run_is_waited_for(
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     await_trainer(tmp_path)
+
+
+def test_of_many_processes_one_writes_and_a_killed_one_is_replaced() -> None:
+    """`make torture` has 20 processes and 20 kills."""
+    command = [sys.executable, str(TORTURE / "lock.py"), "--n", "3"]
+    path = os.pathsep.join([str(TORTURE.parents[1]), str(TORTURE.parent)])
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    crowd, killed, orphaned, launched = map(json.loads, done.stdout.splitlines())
+    assert (crowd["writers"], crowd["done"], crowd["exit_75"], crowd["say_who"]) == (1, 1, 2, 2)
+    assert killed["takeover_s_at_most"] < 5
+    assert orphaned["late_writes"] == launched["late_writes"] == 0

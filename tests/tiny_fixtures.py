@@ -25,7 +25,11 @@ def quiet(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A random two-layer Llama with a ChatML template and no pad token."""
+    return build_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def build_tiny(path):
+    """A random two-layer Llama with a ChatML template and no pad token; its folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -53,7 +57,6 @@ def tiny(tmp_path_factory):
         bos_token_id=None,
         initializer_range=0.1,
     )
-    path = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return str(path)

@@ -8,7 +8,6 @@ on as a real file system (a tmpfs, for root only) grows under it.
 
 import argparse
 import builtins
-import collections
 import errno
 import io
 import json
@@ -181,9 +180,9 @@ def refused(scratch: Path, stays: bool, step: int) -> dict[str, Any]:
         shutil.rmtree(run, ignore_errors=True)
     return {
         "part": "refused for ever" if stays else "refused once",
-        "calls": len(sites),
-        "kinds": dict(collections.Counter(site.split()[0] for site in sites)),
         "runs": len(range(0, len(sites), step)),
+        "calls": len(sites),
+        "kinds": dict(Counter(site.split()[0] for site in sites)),
         "unclean": dict(unclean),
         "corrupt": corrupt,
         "stuck": stuck,
@@ -191,15 +190,66 @@ def refused(scratch: Path, stays: bool, step: int) -> dict[str, Any]:
     }
 
 
+def commands(run: str) -> list[list[str]]:
+    """The other commands that write."""
+    forms = ("trl", "hh-rlhf", "llm-swarm", "icai")
+    return [
+        ["show", run, "--html", "page.html"],
+        ["compare", run, run, "--html", "page.html"],
+        *(["export", run, "--format", form, "--out", "out", "--jsonl"] for form in forms),
+        ["judge-test", run, "--data", run, "--n", "4", "--set", "engine.kind=fake"],
+    ]
+
+
+def refused_commands(scratch: Path, step: int) -> dict[str, Any]:
+    """The same for each other command that writes: refused for ever, then typed again."""
+    run, n_calls, n, stuck = scratch / "whole", 0, 0, 0
+    unclean: Counter[str] = Counter()
+    in_child(run_command(run), None)
+    for number, command in enumerate(commands(str(run))):
+        os.chdir(fresh(scratch / f"whole-{number}"))
+        sites = in_child(command, None).sites
+        n_calls += len(sites)
+        for at in range(1, len(sites) + 1, step):
+            os.chdir(fresh(scratch / "work"))
+            end = in_child(command, at, stays=True)
+            if not end.is_clean:
+                unclean[f"{command[0]}: {sites[at - 1]}"] += 1
+                print(f"{command} {at} {sites[at - 1]}: {end.code}\n{end.said}", file=sys.stderr)
+            n += 1
+            stuck += in_child(command, None).code != 0
+    os.chdir("/")
+    return {
+        "part": "refused for ever: other commands",
+        "runs": n,
+        "calls": n_calls,
+        "unclean": dict(unclean),
+        "stuck": stuck,
+    }
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--step", type=int, default=1)
     options = parser.parse_args()
-    for stays in (False, True):
+    parts: tuple[Callable[[Path], dict[str, Any]], ...] = (
+        lambda scratch: refused(scratch, False, options.step),
+        lambda scratch: refused(scratch, True, options.step),
+        lambda scratch: refused_commands(scratch, options.step),
+    )
+    for part in parts:
         with tempfile.TemporaryDirectory() as scratch:
             started = time.monotonic()
-            result = refused(Path(scratch), stays, options.step)
-            print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}))
+            result = part(Path(scratch))
+            print(
+                json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}), flush=True
+            )
 
 
 if __name__ == "__main__":
