@@ -11,12 +11,19 @@ from typing import Any
 
 import pytest
 
+from cai import models
 from cai.errors import DiskFull, TrainError
+from cai.models import resolve_model
+from cai.sources import SourceCount, read_dataset
 from cai.train import child, launch
 from cai.train.jobs import SftJob
 
 TORTURE = Path(__file__).parent / "torture"
 JOB = SftJob(model="m", lora=None, max_length=8, trainer={}, seed=0)
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def torture(script: str, *arguments: str) -> list[dict[str, Any]]:
@@ -56,10 +63,6 @@ def test_a_trainer_that_found_no_room_for_a_word_had_a_full_disk(
     assert "free some space and run the same command again" in str(error)
 
 
-def refuse(*_: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 @pytest.mark.parametrize("has_room", [True, False])
 def test_a_trainers_full_disk_is_its_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_room: bool
@@ -73,3 +76,26 @@ def test_a_trainers_full_disk_is_its_exit_code(
         assert child.main() == DiskFull.exit_code
     assert (tmp_path / "error.json").is_file() == has_room
     assert not (tmp_path / "result.json").exists()
+
+
+def test_a_full_disk_is_not_taken_for_a_hub_that_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = SimpleNamespace(snapshot_download=refuse)
+    gone = SimpleNamespace(HfHubHTTPError=ValueError, LocalEntryNotFoundError=ValueError)
+    datasets = SimpleNamespace(load_dataset=refuse)
+    for name, module in (
+        ("huggingface_hub", hub),
+        ("huggingface_hub.errors", gone),
+        ("datasets", datasets),
+        ("datasets.exceptions", SimpleNamespace(DatasetNotFoundError=ValueError)),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(DiskFull, match="some/model: no space left"):
+        resolve_model("some/model")
+    with pytest.raises(DiskFull, match="some/rows: no space left"):
+        list(read_dataset("some/rows", SourceCount("some/rows", "red_team")))
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "ROOM", 1 << 60)
+    with pytest.raises(DiskFull, match="smollm2-135m: no space left"):
+        resolve_model("smollm2-135m")
