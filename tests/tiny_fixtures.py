@@ -25,11 +25,13 @@ def quiet(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    return build_tiny(tmp_path_factory.mktemp("tiny"))
+    path = tmp_path_factory.mktemp("tiny")
+    make_tiny(path)
+    return str(path)
 
 
-def build_tiny(path):
-    """A random two-layer Llama with a ChatML template and no pad token; its folder."""
+def make_tiny(path, hidden_size=32):
+    """A random two-layer Llama of two heads with a ChatML template and no pad token."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -47,8 +49,8 @@ def build_tiny(path):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
@@ -59,7 +61,6 @@ def build_tiny(path):
     )
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,8 @@ def run_job(
 
     An unchanged job that has its result is not run again; one that was interrupted goes on from its
     newest complete checkpoint. `on_metrics` gets each line of `metrics.jsonl` (those from before an
-    interruption first). Raises TrainError, DiskFull, or what the child itself raised (ConfigError).
+    interruption first). Raises TrainError, DiskFull, what the child itself raised (ConfigError), or
+    RunLocked where a trainer of a killed run still writes there.
     """
     await_trainer(folder)
     files.prepare(job, folder, rows)

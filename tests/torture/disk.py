@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python tests/torture/disk.py
 
-First each such call in its turn is refused, once, and then it and every later one; then a run goes
-on as a real file system (a tmpfs, for root only) grows under it.
+Each such call in its turn is refused, once; then it and every later one; then those of the other
+commands that write. tmpfs.py does it with a real file system.
 """
 
 import argparse

@@ -74,10 +74,11 @@ def grown_run(disk: Path, whole: Path) -> dict[str, Any]:
 
 def grown_trainer(disk: Path, scratch: Path, factor: float) -> dict[str, Any]:
     """A real SFT job of a tiny model, each time with `factor` times the room."""
-    from tiny_fixtures import build_tiny
+    from tiny_fixtures import make_tiny
     from tiny_model import sft_job, sft_rows
 
-    job = sft_job(build_tiny(scratch), None, max_steps=3, save_strategy="steps", save_steps=1)
+    make_tiny(scratch)
+    job = sft_job(str(scratch), None, max_steps=3, save_strategy="steps", save_steps=1)
     size, full, other = 8 * KIB, list[str](), list[str]()
     while True:
         resize(disk, size)
