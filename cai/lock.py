@@ -1,51 +1,112 @@
-"""One writer per run folder."""
+"""One writer per run folder, and one trainer per trainer's folder."""
 
+import errno
 import fcntl
 import os
+import socket
+import time
 from pathlib import Path
 
-import filelock
-
 from cai.errors import RunConflict, RunLocked
+from cai.manifest import now
 from cai.run import disk_errors
+
+LOCK = ".lock"
+TRAINER_LOCK = ".trainer.lock"
+ASK_S = 0.5
+"""Not 0: somebody who asks `is_locked` holds a lock for an instant."""
+TRAINER_S = 5.0
+"""A trainer under a launcher looks once a second whether its run is still there."""
+POLL_S = 0.05
 
 
 class RunLock:
     """One writer per run folder; released when the process ends, however it ends."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / ".lock"
-        if self._path.is_symlink():
-            raise RunConflict(f"{self._path} is a symbolic link; remove it")
-        self._lock = filelock.FileLock(self._path)
+    def __init__(self, folder: Path, name: str = LOCK, wait_s: float = ASK_S) -> None:
+        self._path, self._wait_s = folder / name, wait_s
+        self._handle = -1
 
     def __enter__(self) -> "RunLock":
+        """Raises RunLocked, which says who holds it, or RunConflict where nobody can."""
+        self._handle = open_lock(self._path)
         try:
-            with disk_errors(self._path):
-                # not 0: somebody who asks `is_locked` holds it for an instant
-                self._lock.acquire(timeout=0.5, poll_interval=0.05)
-        except filelock.Timeout as error:
-            raise RunLocked(
-                f"{self._path.parent}: another process works on this run; wait for it or end it"
-            ) from error
-        except OSError as error:
-            raise RunConflict(f"{self._path}: cannot be locked: {error.strerror}") from error
+            self._await(time.monotonic() + self._wait_s)
+            sign(self._handle, self._path)
+        except BaseException:
+            os.close(self._handle)
+            raise
         return self
 
+    def _await(self, until: float) -> None:
+        while not take(self._handle, fcntl.LOCK_EX, self._path):
+            if time.monotonic() > until:
+                said = os.pread(self._handle, 200, 0).decode(errors="replace").splitlines()
+                who = said[0] if said else "another process"
+                raise RunLocked(
+                    f"{self._path.parent}: {who} works on this run; wait for it or end it"
+                )
+            time.sleep(POLL_S)
+
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        # a fork that holds the same handle does not hold the lock
+        fcntl.flock(self._handle, fcntl.LOCK_UN)
+        os.close(self._handle)
+
+
+def open_lock(path: Path) -> int:
+    """A handle of the lock, which is made if it is not there and never removed."""
+    try:
+        with disk_errors(path):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RunConflict(f"{path} is a symbolic link; remove it") from error
+        raise RunConflict(f"{path}: cannot be locked: {error.strerror}") from error
+
+
+def take(handle: int, kind: int, path: Path) -> bool:
+    """Whether the lock could be had. Raises RunConflict where the file system has none."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise RunConflict(f"{path}: cannot be locked: {error.strerror}") from error
+    return True
+
+
+def sign(handle: int, path: Path) -> None:
+    """Write into the lock who holds it."""
+    who = f"process {os.getpid()} of {socket.gethostname()}, since {now()},\n"
+    with disk_errors(path):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, who.encode(), 0)
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works on the run; makes and changes nothing."""
+    path = folder / LOCK
     try:
-        handle = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not take(handle, fcntl.LOCK_SH, path)
     finally:
         os.close(handle)
-    return False
+
+
+def hold_trainer(folder: Path) -> None:
+    """Let others know that this process writes to a trainer's folder, until it ends."""
+    path = folder / TRAINER_LOCK
+    handle = open_lock(path)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    sign(handle, path)
+
+
+def await_trainer(folder: Path) -> None:
+    """Wait for the end of a trainer whose run was killed. Raises RunLocked if it does not end."""
+    if (folder / TRAINER_LOCK).exists():
+        with RunLock(folder, TRAINER_LOCK, TRAINER_S):
+            pass

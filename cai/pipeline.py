@@ -100,8 +100,6 @@ def run_stages(
             check_marker(done, expected[stage.name])
         else:
             n_run += 1
-            with disk_errors(folder):
-                folder.mkdir(exist_ok=True)
             run_stage(context, stage, manifest, progress, expected[stage.name])
         guard(context, stage.name, manifest, progress)
     return n_run
@@ -132,9 +130,10 @@ def run_stage(
     """Do one stage and mark it done, last of all."""
     check_stage(context.run, stage.name, context.models, context.config)
     manifest.begin(stage.name, stage.folder)
-    started = time.monotonic()
+    started, folder = time.monotonic(), context.folder(stage.name)
     try:
-        with progress.stage(stage.name) as stage_progress:
+        with disk_errors(folder), progress.stage(stage.name) as stage_progress:
+            folder.mkdir(exist_ok=True)
             outcome = stage.run(context, stage_progress)
     except (CaiError, KeyboardInterrupt, SystemExit) as error:
         manifest.stop(stage.name, type(error).__name__, time.monotonic() - started)
@@ -145,7 +144,6 @@ def run_stage(
         "counts": outcome.counts,
         "tokens": outcome.tokens,
     }
-    folder = context.folder(stage.name)
     seconds = manifest.seconds(stage.name, time.monotonic() - started)
     done = {"fingerprint": fingerprint, "stage": stage.name, "seconds": seconds, **entry}
     marker = json_text(done | {"files": artefacts(folder)})

@@ -18,6 +18,7 @@ from cai.config import Prompts, Source
 from cai.errors import ConfigError, MissingDependency
 from cai.records import Kind, Message, Prompt, digest
 from cai.resources import PROMPTS, find_resource
+from cai.run import disk_errors
 from cai.sections import DatasetSource
 from cai.splits import group_of, split_of
 
@@ -230,7 +231,8 @@ def read_dataset(source: Source, count: SourceCount) -> Iterator[Row]:
             f"{spec.path}: reading a dataset needs: pip install 'cai-toolkit[train]'"
         ) from error
     try:
-        dataset: Any = load_dataset(spec.path, split=spec.split, revision=spec.revision)
+        with disk_errors(Path(spec.path)):
+            dataset: Any = load_dataset(spec.path, split=spec.split, revision=spec.revision)
     except (DatasetNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

@@ -12,6 +12,8 @@ CHECKPOINTS = 3
 """Model-sized folders that a whole run leaves beside RL's: sft, reward, and one being trained."""
 RECORDS = 64 << 20
 """Bytes kept free for records, logs and reports."""
+FULL = 1 << 20
+"""A disk with fewer bytes than this is full: it refuses all but the smallest files."""
 GIB = 1 << 30
 
 
@@ -31,6 +33,11 @@ def check_run(folder: Path, models: Mapping[str, Model], config: RunConfig) -> N
 def check_stage(run: Path, stage: str, models: Mapping[str, Model], config: RunConfig) -> None:
     """Raise DiskFull for a stage that cannot fit into what is left."""
     require(run, run, f"stage {stage}", models_of(stage, config), models)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether what failed in a folder may well have failed for want of room."""
+    return shutil.disk_usage(folder).free < FULL
 
 
 def require(

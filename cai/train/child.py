@@ -8,14 +8,16 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from cai.errors import CaiError
+from cai.errors import CaiError, DiskFull
+from cai.lock import hold_trainer
 from cai.orphans import die_with_parent
-from cai.run import write_json
+from cai.run import disk_errors, write_json
 from cai.train import folder as files
 from cai.train.jobs import Job, ScoreJob
 
@@ -25,19 +27,23 @@ def main() -> int:
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = Path(sys.argv[1])
+    hold_trainer(folder)
     job = read_job(folder)
     logging.info("%s: importing", job.kind)
     module = importlib.import_module(f"cai.train.{job.kind}")
     try:
-        result = module.train(job, folder)
+        with disk_errors(folder):
+            result = module.train(job, folder)
+            if os.environ.get("RANK", "0") == "0":
+                write_json(folder / files.RESULT, result)
     except CaiError as error:
         logging.error("%s", error)
         report = {"type": type(error).__name__, "message": str(error)}
-        write_json(folder / files.ERROR, report)
+        # a full disk has no room for this either: the exit code says it
+        with suppress(DiskFull):
+            write_json(folder / files.ERROR, report)
         return error.exit_code
-    if os.environ.get("RANK", "0") == "0":
-        write_json(folder / files.RESULT, result)
-        logging.info("%s: done", job.kind)
+    logging.info("%s: done", job.kind)
     return 0
 
 

@@ -18,6 +18,8 @@ from typing import Any
 from cai import errors, stopping
 from cai.environment import child_environment, n_gpus
 from cai.errors import CaiError, ConfigError, DiskFull, TrainError
+from cai.lock import await_trainer
+from cai.space import is_full
 from cai.train import folder as files
 from cai.train.jobs import Job
 
@@ -56,8 +58,10 @@ def run_job(
 
     An unchanged job that has its result is not run again; one that was interrupted goes on from its
     newest complete checkpoint. `on_metrics` gets each line of `metrics.jsonl` (those from before an
-    interruption first). Raises TrainError, DiskFull, or what the child itself raised (ConfigError).
+    interruption first). Raises TrainError, DiskFull, what the child itself raised (ConfigError), or
+    RunLocked where a trainer of a killed run still writes there.
     """
+    await_trainer(folder)
     files.prepare(job, folder, rows)
     done = files.read_json(folder / files.RESULT)
     if done is not None:
@@ -159,7 +163,8 @@ def failure(job: Job, folder: Path, code: int, log_start: int) -> CaiError:
     reason = gist(lines) or "it printed nothing"
     tail = "\n".join(f"  {line}" for line in lines[-LOG_LINES:])
     message = f"{job.kind}: {reason} ({how_it_ended(code)}; log: {folder / files.LOG})"
-    if "No space left on device" in tail:
+    # its last words may have found no room either
+    if "No space left on device" in tail or code == DiskFull.exit_code or is_full(folder):
         return DiskFull(f"{message}; free some space and run the same command again\n{tail}")
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or OUT_OF_MEMORY.search(tail):
         message += f"; probably out of memory: lower {BATCH_SIZE[job.kind]}"

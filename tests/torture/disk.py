@@ -1,0 +1,256 @@
+"""Refuse a run the room it asks for, at every call that needs some; then let it go on.
+
+    PYTHONPATH=tests python tests/torture/disk.py
+
+Each such call in its turn is refused, once; then it and every later one; then those of the other
+commands that write. tmpfs.py does it with a real file system.
+"""
+
+import argparse
+import builtins
+import errno
+import io
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kill import SETTINGS, content
+from matplotlib.figure import Figure
+
+from cai.cli import main as cai_command
+from cai.errors import DiskFull
+from cai.verify import verify
+
+FULL = DiskFull.exit_code
+
+
+class FullDisk:
+    """Counts the calls that need room, and refuses number `at`; all later ones too if it `stays`."""
+
+    def __init__(self, at: int | None, stays: bool = False) -> None:
+        self.at, self.stays = at, stays
+        self.sites: list[str] = []
+
+    def install(self) -> None:
+        """Wrap what needs room, for the rest of this process."""
+        # what is drawn is no matter of the disk, and half of the time
+        Figure.savefig = lambda _, out, **__: out.write(b"PNG")  # pyright: ignore
+        for name in ("fsync", "link", "mkdir", "replace", "rename", "sendfile"):
+            setattr(os, name, self.around(name, getattr(os, name)))
+        os.write = self.written(os.write)
+        os.open = self.created(os.open)
+        builtins.open = io.open = self.opened(io.open)
+
+    def ask(self, what: str, path: Any = None) -> None:
+        """Raise OSError where there is no room."""
+        name = Path(path).name if isinstance(path, str | os.PathLike) else ""
+        self.sites.append(f"{what} {name}".strip())
+        n = len(self.sites)
+        if self.at and (n == self.at or (self.stays and n > self.at)):
+            named = () if path is None else (path,)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *named)
+
+    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            path = next((arg for arg in reversed(args) if isinstance(arg, str | Path)), None)
+            if name != "mkdir" or not os.path.lexists(args[0]):
+                self.ask(name, path)
+            return call(*args, **options)
+
+        return wrapped
+
+    def written(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(handle: int, data: Any) -> int:
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                self.ask("write")
+            return write(handle, data)
+
+        return wrapped
+
+    def created(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(path: Any, flags: int, *args: Any, **options: Any) -> int:
+            if flags & os.O_CREAT and not os.path.lexists(path):
+                self.ask("create", path)
+            return call(path, flags, *args, **options)
+
+        return wrapped
+
+    def opened(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`open`, whose files ask for room at each write that leaves their buffer."""
+        disk = self
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                if disk.stays and len(disk.sites) + 1 == disk.at:
+                    # the last room takes a part of it
+                    disk.sites.append("write a part of")
+                    return super().write(data[: len(data) // 2])
+                disk.ask("write", self.name)
+                return super().write(data)
+
+        def wrapped(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+            if isinstance(file, int) or not set(mode) & set("wax+"):
+                return call(file, mode, *args, **options)
+            if not os.path.lexists(file):
+                disk.ask("create", file)
+            raw = File(file, mode.replace("b", "").replace("t", ""))
+            whole = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+            if "b" in mode:
+                return whole
+            return io.TextIOWrapper(whole, *args[1:], **options)
+
+        return wrapped
+
+
+class End(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    said: str
+    sites: list[str]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is one line, and the exit code that says: the same command goes on."""
+        lines = [line for line in self.said.splitlines() if "rror" in line]
+        return self.code == FULL and len(lines) == 1 and lines[0].startswith("Error: ")
+
+
+def in_child(arguments: list[str], at: int | None, stays: bool = False) -> End:
+    """A command in a process of its own whose disk is full at call `at`."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile("w+") as sites:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            disk, code = FullDisk(at, stays), 1
+            write, handle = os.write, sites.fileno()
+            try:
+                disk.install()
+                cai_command(arguments)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+            finally:
+                if code == 1:
+                    traceback.print_exc()
+                write(handle, "\n".join(disk.sites).encode())
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        said.seek(0)
+        sites.seek(0)
+        code = os.waitstatus_to_exitcode(status)
+        return End(code, said.read().decode(), sites.read().splitlines())
+
+
+def run_command(folder: Path) -> list[str]:
+    """A whole run of the fake engine, as it is typed."""
+    sets = [part for text in ("engine.kind=fake", *SETTINGS) for part in ("--set", text)]
+    start = ["run", "--constitution", "harmless.yaml", "--recipe", "quickstart"]
+    return [*start, *sets, "--out", str(folder)]
+
+
+def refused(scratch: Path, stays: bool, step: int) -> dict[str, Any]:
+    """A run for each `step`-th call that needs room, refused there; then the same command again."""
+    end = in_child(run_command(scratch / "whole"), None)
+    if end.code:
+        raise SystemExit(f"the unbroken run failed: {end.said}")
+    whole, sites = content(scratch / "whole"), end.sites
+    unclean: Counter[str] = Counter()
+    corrupt = stuck = differing = 0
+    for at in range(1, len(sites) + 1, step):
+        run = scratch / "run"
+        end = in_child(run_command(run), at, stays)
+        if not end.is_clean:
+            unclean[sites[at - 1]] += 1
+            print(f"{at} {sites[at - 1]}: {end.code}\n{end.said}", file=sys.stderr)
+        if run.exists():
+            corrupt += any(finding.what in ("damaged", "changed") for finding in verify(run))
+        again = in_child(run_command(run), None)
+        stuck += again.code != 0
+        differing += content(run) != whole or bool(verify(run))
+        shutil.rmtree(run, ignore_errors=True)
+    return {
+        "part": "refused for ever" if stays else "refused once",
+        "runs": len(range(0, len(sites), step)),
+        "calls": len(sites),
+        "kinds": dict(Counter(site.split()[0] for site in sites)),
+        "unclean": dict(unclean),
+        "corrupt": corrupt,
+        "stuck": stuck,
+        "differing": differing,
+    }
+
+
+def commands(run: str) -> list[list[str]]:
+    """The other commands that write."""
+    forms = ("trl", "hh-rlhf", "llm-swarm", "icai")
+    return [
+        ["show", run, "--html", "page.html"],
+        ["compare", run, run, "--html", "page.html"],
+        *(["export", run, "--format", form, "--out", "out", "--jsonl"] for form in forms),
+        ["judge-test", run, "--data", run, "--n", "4", "--set", "engine.kind=fake"],
+    ]
+
+
+def refused_commands(scratch: Path, step: int) -> dict[str, Any]:
+    """The same for each other command that writes: refused for ever, then typed again."""
+    run, n_calls, n, stuck = scratch / "whole", 0, 0, 0
+    unclean: Counter[str] = Counter()
+    in_child(run_command(run), None)
+    for number, command in enumerate(commands(str(run))):
+        os.chdir(fresh(scratch / f"whole-{number}"))
+        sites = in_child(command, None).sites
+        n_calls += len(sites)
+        for at in range(1, len(sites) + 1, step):
+            os.chdir(fresh(scratch / "work"))
+            end = in_child(command, at, stays=True)
+            if not end.is_clean:
+                unclean[f"{command[0]}: {sites[at - 1]}"] += 1
+                print(f"{command} {at} {sites[at - 1]}: {end.code}\n{end.said}", file=sys.stderr)
+            n += 1
+            stuck += in_child(command, None).code != 0
+    os.chdir("/")
+    return {
+        "part": "refused for ever: other commands",
+        "runs": n,
+        "calls": n_calls,
+        "unclean": dict(unclean),
+        "stuck": stuck,
+    }
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--step", type=int, default=1)
+    options = parser.parse_args()
+    parts: tuple[Callable[[Path], dict[str, Any]], ...] = (
+        lambda scratch: refused(scratch, False, options.step),
+        lambda scratch: refused(scratch, True, options.step),
+        lambda scratch: refused_commands(scratch, options.step),
+    )
+    for part in parts:
+        with tempfile.TemporaryDirectory() as scratch:
+            started = time.monotonic()
+            result = part(Path(scratch))
+            print(
+                json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}), flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
