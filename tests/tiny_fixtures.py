@@ -25,7 +25,13 @@ def quiet(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A random two-layer Llama with a ChatML template and no pad token."""
+    path = tmp_path_factory.mktemp("tiny")
+    make_tiny(path)
+    return str(path)
+
+
+def make_tiny(path, hidden_size=32):
+    """A random two-layer Llama of two heads with a ChatML template and no pad token."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -43,8 +49,8 @@ def tiny(tmp_path_factory):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
@@ -53,10 +59,8 @@ def tiny(tmp_path_factory):
         bos_token_id=None,
         initializer_range=0.1,
     )
-    path = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return str(path)
 
 
 @pytest.fixture(scope="session")

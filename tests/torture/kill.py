@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fake_run import start
+from matplotlib.figure import Figure
 from points import Points
 
 from cai.engines.fake import FakeEngine
@@ -45,7 +46,8 @@ class Outcome(NamedTuple):
 
 
 def begin(folder: Path, points: Points) -> None:
-    """The run: the fake engine, every stage."""
+    """The run: the fake engine, every stage, pictures that take no time to draw."""
+    Figure.savefig = lambda self, file, **_: file.write(b"a picture")
     note_answers(folder.with_suffix(".asked"))
     points.install()
     start(folder, *SETTINGS)
