@@ -57,6 +57,11 @@ def test_rows(runner: ModuleType) -> None:
         (0, json.dumps({"part": "p", "n": 3, "lost": 1}), "lost 1"),
         (0, json.dumps({"part": "p", "n": 3, "differing": {"a": 1}}), "differing a 1"),
         (1, json.dumps({"part": "p", "n": 3, "lost": 1}), "lost 1"),
+        (
+            0,
+            json.dumps({"part": "p", "n": 3, "repeated_per_kill_at_most": 6.5, "window": 6}),
+            "repeated per kill at most 6.5, window 6",
+        ),
         (1, json.dumps({"part": "p", "n": 3, "lost": 0}) + "\nboom", "failed exit 1: boom"),
         (1, "1 failed, 12 passed in 3.1s", "failed exit 1: 1 failed, 12 passed in 3.1s"),
         (-9, "", "failed exit -9: it printed nothing"),

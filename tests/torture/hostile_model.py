@@ -25,7 +25,7 @@ from cai.errors import CaiError
 from cai.records import Message, Sampling
 
 HEAD = 64
-"""Sizes that vLLM's attention on a CPU takes."""
+"""A size of head that vLLM's attention on a CPU takes."""
 REFUSALS = (jinja2.TemplateError, CaiError, OverflowError, TypeError, ValueError)
 """What a broken template raises: here it must have done nothing."""
 LEAKS = ("<class '", "<built-in", "__builtins__", "root:x:0")

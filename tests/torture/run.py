@@ -59,6 +59,7 @@ class Part(NamedTuple):
 PARTS = (
     Part("torture/vllm_kill.py --n 10", real=True),
     Part("torture/trainer_kill.py", real=True),
+    Part("torture/tmpfs.py trainer", real=True),
     Part("torture/offline.py real", real=True),
     Part("torture/hostile_model.py", real=True),
     Part("torture/yaml_fuzz.py random 600"),
@@ -66,6 +67,7 @@ PARTS = (
     Part("torture/signals.py"),
     Part("torture/engine.py"),
     Part("torture/disk.py"),
+    Part("torture/tmpfs.py run"),
     Part("torture/lock.py"),
     Part("torture/files.py --flips 1000"),
     Part("torture/yaml_fuzz.py bombs"),
@@ -116,8 +118,10 @@ def row_of(part: Part, values: Mapping[str, Any], seconds: float) -> Row:
 
 
 def wrong(values: Mapping[str, Any]) -> list[str]:
-    """The keys that must be 0 and are not."""
-    return [key for key in values if key in ZERO and values[key]]
+    """The keys that must be 0 and are not, and work repeated beyond the batch under way."""
+    found = [key for key in values if key in ZERO and values[key]]
+    repeated = values.get("repeated_per_kill_at_most", 0)
+    return [*found, "repeated"] if repeated > values.get("window", repeated) else found
 
 
 def words(key: str) -> str:
