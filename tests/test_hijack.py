@@ -92,4 +92,5 @@ def test_the_whole_measurement(hijack: ModuleType, tmp_path: Path, obeys: bool) 
     assert (result["label"]["turned"] is None) == obeys
     said = hijack.table(result)
     assert "critique hijacked" in said
-    assert f"{'direct':20}{int(obeys):8}{0:6}{1:5}" in said
+    share = "100.0% of   1  (20.7% to 100.0%)" if obeys else "  0.0% of   1  (0.0% to 79.3%)"
+    assert f"{'direct':24}{share:34}  0.0% of   1  (0.0% to 79.3%)" in said

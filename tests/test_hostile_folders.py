@@ -131,9 +131,14 @@ CODE = f"open({str(CANARY)!r}, 'w').close()\n"
 
 @pytest.fixture
 def hostile(tiny: str) -> Path:
-    """A model of a known kind, with everything beside it that some loader would run."""
     folder = Path("model")
     shutil.copytree(tiny, folder)
+    poison(folder)
+    return folder
+
+
+def poison(folder: Path) -> None:
+    """Put everything beside a model that some loader would run."""
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt"):
         (folder / name).write_bytes(pickle.dumps(Payload()))
     for name in ("adapter_model.bin", "tf_model.h5", "rng_state.pth", "flax_model.msgpack"):
@@ -146,7 +151,6 @@ def hostile(tiny: str) -> Path:
     )
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.T", "code.T"]})
     edit(folder / "generation_config.json", custom_generate="model")
-    return folder
 
 
 def edit(path: Path, **values: Any) -> None:

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 from fake_run import start
+from tiny_model import pairs, prompts, reward_job, rl_job, sft_job, sft_rows
 
 from cai.environment import child_environment
 from cai.errors import ConfigError
 from cai.resolve import Options, resolve_config
 from cai.secrets import find_secret, is_secret
+from cai.sections import LengthReward
+from cai.train.launch import run_job
+
+pytest_plugins = ["tiny_fixtures"]
 
 # Put together here, so that no scanner of repositories takes them for real.
 HF = "hf_" + "AbCd" * 8
@@ -167,23 +172,57 @@ def test_names_of_settings_are_no_names_of_secrets() -> None:
     assert not any(is_secret(name, "1") for name in KEPT)
 
 
-def test_planted_secrets_are_in_no_artefact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the environment, in the git remote of the working folder, and in a netrc."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in: secrets are in the environment, its git remote, and the user's home."""
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, f"{HF}{name}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".netrc").write_text(f"machine example.com login user password {KEY}\n")
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "token").write_text(HF)
     remote = f"https://user:{KEY}@example.com/r.git"
     if subprocess.run(["git", "init", "-q"], check=False).returncode == 0:
         subprocess.run(["git", "remote", "add", "origin", remote], check=True)
-    run = start(tmp_path / "run")
-    files = [path for path in run.rglob("*") if path.is_file()]
-    assert len(files) > 20
-    for path in files:
-        raw = path.read_bytes()
-        assert HF.encode() not in raw, path
-        assert KEY.encode() not in raw, path
+    return tmp_path
+
+
+def leaks(folder: Path, at_least: int) -> list[Path]:
+    """The files of a folder, so many of them at least, that hold a planted secret."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) >= at_least
+    return [
+        path for path in files if any(x.encode() in path.read_bytes() for x in (HF, KEY, "hunter2"))
+    ]
+
+
+def test_planted_secrets_are_in_no_artefact(
+    planted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert leaks(planted, 2), "nothing is planted"
+    run = start(planted / "run")
+    assert not leaks(run, 20)
+    assert not [said for said in capfd.readouterr() if HF in said or KEY in said]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("kind", ["sft", "reward", "rl"])
+def test_planted_secrets_are_in_nothing_that_a_trainer_leaves(
+    tiny: str, planted: Path, kind: str
+) -> None:
+    """In a process of its own, as a run starts it, with the Trainer's own checkpoints."""
+    options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    length = LengthReward(kind="length", weight=-1.0)
+    job, rows = {
+        "sft": (sft_job(tiny, **options), sft_rows(4)),
+        "reward": (reward_job(tiny, **options), pairs(0.9, 4)),
+        "rl": (rl_job(tiny, length, **options), prompts(4)),
+    }[kind]
+    run_job(job, planted / kind, rows, lambda _: None)
+    assert list((planted / kind).rglob("training_args.bin"))
+    assert not leaks(planted / kind, 12)
 
 
 def test_a_child_process_sees_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

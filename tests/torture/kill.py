@@ -15,10 +15,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fake_run import start
+from matplotlib.figure import Figure
 from points import Points
 
 from cai.engines.fake import FakeEngine
@@ -43,7 +45,17 @@ class Outcome(NamedTuple):
     findings: int
 
 
-def in_child(folder: Path, at: int | None) -> tuple[int, int]:
+def begin(folder: Path, points: Points) -> None:
+    """The run: the fake engine, every stage, pictures that take no time to draw."""
+    Figure.savefig = lambda self, file, **_: file.write(b"a picture")
+    note_answers(folder.with_suffix(".asked"))
+    points.install()
+    start(folder, *SETTINGS)
+
+
+def in_child(
+    folder: Path, at: int | None, begin: Callable[[Path, Points], None] = begin
+) -> tuple[int, int]:
     """A run in a process of its own, killed at moment `at`; its status and its moments."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -51,10 +63,8 @@ def in_child(folder: Path, at: int | None) -> tuple[int, int]:
         code = 1
         try:
             os.close(reading)
-            note_answers(folder.with_suffix(".asked"))
             points = Points(at)
-            points.install()
-            start(folder, *SETTINGS)
+            begin(folder, points)
             os.write(writing, str(points.n).encode())
             code = 0
         finally:

@@ -3,12 +3,14 @@
     python tests/torture/offline.py fake     the fake engine (seconds)
     python tests/torture/offline.py real     vLLM and TRL at the smallest sizes (minutes)
 
-Two witnesses: the run succeeds where there is no route, and an audit hook in every Python process
-of it writes down each address that is connected to, bound, sent to or looked up.
+Three witnesses: the run succeeds where there is no route; an audit hook in every Python process of
+it writes down each address that is connected to, bound, sent to or looked up; and strace, where it
+is installed, those of all processes, whatever they are written in.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +33,17 @@ sys.addaudithook(audit)
 """
 LOOPBACK = ("'127.", "'::1'", "'localhost'", "b'localhost'", "('', 0)", "None")
 """What an address begins with that stays on this machine; so do paths of Unix sockets."""
+STAYS = re.compile(r'"(127\.[\d.]+|::1|::ffff:127\.[\d.]+)"')
+LISTENS = re.compile(r'bind\(.*"(0\.0\.0\.0|::)"')
+"""In strace's words: what stays on this machine; a port on all interfaces, which asks nobody."""
+STRACE = [
+    "strace",
+    "-f",
+    "-qq",
+    "--seccomp-bpf",
+    "-e",
+    "trace=connect,bind,sendto,sendmsg,sendmmsg",
+]
 RUN = ["run", "--constitution", "harmless.yaml", "--recipe", "quickstart"]
 
 
@@ -51,11 +64,27 @@ def can_unshare() -> bool:
     return subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
 
 
+def can_trace() -> bool:
+    """Whether strace is installed and allowed."""
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run([*STRACE, "true"], capture_output=True, check=False).returncode == 0
+
+
+def read_lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.exists() else []
+
+
+def traced(log: Path) -> tuple[list[str], list[str]]:
+    """The calls of the internet's families that strace saw, and those that leave this machine."""
+    seen = [line for line in read_lines(log) if "sa_family=AF_INET" in line]
+    return seen, [line for line in seen if not STAYS.search(line) and not LISTENS.search(line)]
+
+
 def escaped(log: Path) -> list[str]:
-    """The lines of the log whose address is not this machine."""
-    lines = log.read_text().splitlines() if log.exists() else []
+    """The lines of the hook's log whose address is not this machine."""
     found = []
-    for line in lines:
+    for line in read_lines(log):
         _, _, address = eval(line, {"__builtins__": {}})
         shown = repr(address[0] if isinstance(address, tuple) else address)
         is_path = isinstance(address, str | bytes) and os.fsdecode(address)[:1] in ("/", "\0", "")
@@ -64,11 +93,13 @@ def escaped(log: Path) -> list[str]:
     return found
 
 
-def check_witness(env: dict[str, str], log: Path) -> None:
-    """The hook must notice what vLLM does to find its address, or it proves nothing."""
+def check_witness(env: dict[str, str], log: Path, prefix: list[str], trace: Path) -> None:
+    """Both must notice what vLLM does to find its address, or they prove nothing."""
     code = "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM).connect(('8.8.8.8', 80))"
-    subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    command = [*prefix, sys.executable, "-c", code]
+    subprocess.run(command, env=env, capture_output=True, check=False)
     assert escaped(log), "the audit hook is blind"
+    assert not prefix or traced(trace)[1], "strace is blind"
     log.unlink()
 
 
@@ -77,15 +108,16 @@ def main(kind: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         (scratch / "sitecustomize.py").write_text(HOOK)
-        log = scratch / "sockets.txt"
+        log, trace = scratch / "sockets.txt", scratch / "trace.txt"
         env = os.environ | {
             "CAI_SOCKETS": str(log),
             "PYTHONPATH": os.pathsep.join([str(scratch), str(ROOT)]),
             # what a user has set must not hide what cai itself leaves open
             "HF_HUB_OFFLINE": "0",
         }
-        check_witness(env, log)
-        command = [sys.executable, "-m", "cai", *RUN, "--out", str(scratch / "run")]
+        prefix = [*STRACE, "-o", str(trace)] if can_trace() else []
+        check_witness(env, log, prefix, trace)
+        command = [*prefix, sys.executable, "-m", "cai", *RUN, "--out", str(scratch / "run")]
         command += [part for setting in settings(kind) for part in ("--set", setting)]
         isolated = can_unshare()
         if isolated:
@@ -94,17 +126,19 @@ def main(kind: str) -> int:
         done = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
         )
-        found = escaped(log)
-        n_sockets = len(log.read_text().splitlines()) if log.exists() else 0
+        seen, left = traced(trace)
+        found = escaped(log) + left
         summary = {
-            "part": f"offline {kind}",
-            "without_a_route": isolated,
-            "code": done.returncode,
-            "n_sockets": n_sockets,
+            "part": f"offline, {kind}",
+            "sockets": len(read_lines(log)) + len(seen),
             "beyond_loopback": len(found),
-            "which": found[:10],
-            "last": done.stderr.strip().splitlines()[-1:] if done.returncode else [],
+            "ports_on_all_interfaces": sum(bool(LISTENS.search(x)) for x in seen),
+            "without_a_route": isolated,
+            "strace": bool(prefix),
+            "code": done.returncode,
         }
+        if found or done.returncode:
+            summary |= {"which": found[:10], "last": done.stderr.strip().splitlines()[-1:]}
     sys.stdout.write(json.dumps(summary) + "\n")
     return int(bool(found or done.returncode))
 

@@ -1,21 +1,26 @@
-"""Hostile YAML: the corpus of bombs, each in a process of its own, then random bytes by atheris.
+"""Hostile YAML: the corpus of bombs, each in a process of its own, then random bytes.
 
     python tests/torture/yaml_fuzz.py bombs              time and memory of every bomb
-    python tests/torture/yaml_fuzz.py atheris [SECONDS]  coverage-guided, 600 s; skipped without it
+    python tests/torture/yaml_fuzz.py random [SECONDS]   600 s, coverage-guided
 
 Whatever stands in a file, `fuzz` must return: a ConfigError is the only error.
 """
 
 import contextlib
+import importlib.util
+import itertools
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -32,6 +37,13 @@ MAX_S = 0.5
 """CPU seconds for one reading of one file: wall time says more about the machine's other work."""
 MAX_MB = 200
 """Of the whole process, Python and pydantic included (about 60)."""
+FUZZED = """
+import atheris
+with atheris.instrument_imports(include=["cai", "yaml"]):
+    import yaml_fuzz
+yaml_fuzz.libfuzzer()
+"""
+"""The fuzzed process: what guides it must be there before what it guides is loaded."""
 ADDRESS_SPACE = 4 << 30
 """What a reader may ever ask for: a true bomb dies here and not the machine."""
 
@@ -97,7 +109,7 @@ def bombs() -> int:
         if found["code"] or found["cpu_s"] > MAX_S or found["mb"] > MAX_MB
     }
     summary = {
-        "part": "yaml bombs",
+        "part": "YAML, bombs",
         "count": len(results),
         "crashes": sum(found["code"] != 0 for found in results.values()),
         "max_cpu_s": round(max(found["cpu_s"] for found in results.values()), 3),
@@ -108,48 +120,84 @@ def bombs() -> int:
     return int(bool(bad))
 
 
-def atheris(seconds: int) -> int:
-    """Random bytes, guided by coverage. libFuzzer stops at a crash, at MAX_S × 20 or at MAX_MB × 4
-    (its instruments are in both)."""
-    try:
-        import atheris as fuzzer
-    except ImportError:
-        say({"part": "yaml atheris", "skipped": "atheris is not installed"})
-        return 0
+def random_bytes(seconds: int) -> int:
+    """Guided by coverage; by hypothesis, with the reason, where atheris is not installed."""
     with tempfile.TemporaryDirectory() as folder:
-        seeds = Path(folder) / "seeds"
-        seeds.mkdir()
-        for i, (data, _) in enumerate(BOMBS.values()):
-            (seeds / str(i)).write_bytes(data[:4096])
-        options = [f"-max_total_time={seconds}", f"-rss_limit_mb={MAX_MB * 4}", "-max_len=8192"]
-        options += [f"-timeout={int(MAX_S * 20)}", f"-artifact_prefix={folder}/", str(seeds)]
-        command = [sys.executable, __file__, "libfuzzer", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = done.stderr.strip().splitlines()[-1:]
-        found = [p.read_bytes().hex() for p in Path(folder).glob("*-*") if p.is_file()]
-    version = getattr(fuzzer, "__version__", "unknown")
-    summary = {"part": "yaml atheris", "version": version, "seconds": seconds, "last": last}
-    say(summary | {"crashes": len(found), "inputs": found})
-    return int(bool(done.returncode))
+        if importlib.util.find_spec("atheris"):
+            summary = by_atheris(seconds, Path(folder))
+        else:
+            summary = by_hypothesis(seconds, Path(folder) / "fuzz.yaml")
+    say({"part": "YAML, random bytes"} | summary | {"seconds": seconds})
+    return int(bool(summary["crashes"] or summary["max_cpu_s"] > MAX_S))
+
+
+def by_atheris(seconds: int, folder: Path) -> dict[str, Any]:
+    """libFuzzer stops at a crash, at MAX_S × 20 or at MAX_MB × 4 (its instruments are in both)."""
+    seeds, noted = folder / "seeds", folder / "slowest"
+    seeds.mkdir()
+    for i, (data, _) in enumerate(BOMBS.values()):
+        (seeds / str(i)).write_bytes(data[:4096])
+    options = [f"-max_total_time={seconds}", f"-rss_limit_mb={MAX_MB * 4}", "-max_len=8192"]
+    options += [f"-timeout={int(MAX_S * 20)}", f"-artifact_prefix={folder}/", str(seeds)]
+    path = [str(Path(__file__).parent), *filter(None, sys.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", FUZZED, *options],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "CAI_SLOWEST": str(noted)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    numbers = re.findall(r"^#(\d+)\s", done.stderr, re.MULTILINE)
+    found = [path.read_bytes().hex() for path in folder.glob("*-*")]
+    summary: dict[str, Any] = {
+        "inputs": int((numbers or [0])[-1]),
+        "by": f"atheris {version('atheris')}",
+        "crashes": max(len(found), int(done.returncode != 0)),
+        "max_cpu_s": float(noted.read_text()) if noted.exists() else 0.0,
+    }
+    if summary["crashes"]:
+        summary |= {"which": found, "last": done.stderr.strip().splitlines()[-1:]}
+    return summary
 
 
 def libfuzzer() -> None:
-    """The fuzzed process: libFuzzer's own options are on its command line."""
-    import atheris as fuzzer
+    """In the fuzzed process: libFuzzer's own options are on its command line."""
+    import atheris
 
-    path = Path(tempfile.mkdtemp()) / "fuzz.yaml"
+    path, slowest = Path(tempfile.mkdtemp()) / "fuzz.yaml", 0.0
 
     def once(data: bytes) -> None:
+        nonlocal slowest
         path.write_bytes(data)
-        fuzz(path)
+        if (took := fuzz(path)) > slowest:
+            slowest = took
+            Path(os.environ["CAI_SLOWEST"]).write_text(str(slowest))
 
-    fuzzer.instrument_all()
-    fuzzer.Setup([sys.argv[0], *sys.argv[2:]], once)
-    fuzzer.Fuzz()
+    atheris.Setup(sys.argv, once)
+    atheris.Fuzz()
+
+
+def by_hypothesis(seconds: int, path: Path) -> dict[str, Any]:
+    """Bombs with holes and additions, until the time is over. A crash is raised with its input."""
+    from hypothesis import HealthCheck, given, seed, settings
+    from hypothesis import strategies as st
+
+    small, n, slowest = [d for d, _ in BOMBS.values() if len(d) < 5000], 0, 0.0
+    rounds, end = itertools.count(), time.monotonic() + seconds
+
+    def once(data: bytes, at: int, cut: int, put: bytes) -> None:
+        nonlocal n, slowest
+        path.write_bytes(data[:at] + put + data[at + cut :])
+        n, slowest = n + 1, max(slowest, fuzz(path))
+
+    drawn = given(st.sampled_from(small), st.integers(0, 5000), st.integers(0, 99), st.binary())
+    free = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    while time.monotonic() < end:
+        seed(next(rounds))(free(drawn(once)))()
+    reason = "hypothesis, since atheris is not installed (pip install atheris)"
+    return {"inputs": n, "by": reason, "crashes": 0, "max_cpu_s": slowest}
 
 
 if __name__ == "__main__":
     part = sys.argv[1] if len(sys.argv) > 1 else "bombs"
-    if part == "libfuzzer":
-        libfuzzer()
-    sys.exit(bombs() if part == "bombs" else atheris(int((sys.argv[2:] or ["600"])[0])))
+    sys.exit(bombs() if part == "bombs" else random_bytes(int((sys.argv[2:] or ["600"])[0])))

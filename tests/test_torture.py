@@ -1,0 +1,128 @@
+"""The runner of `make torture`, and kills in a short form. The other parts are beside their modules."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TORTURE = Path(__file__).parent / "torture"
+NO_PARTS = {"run.py", "points.py"}
+
+
+@pytest.fixture(scope="module")
+def runner() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("torture_run", TORTURE / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_script_is_a_part_and_every_part_is_there(runner: ModuleType) -> None:
+    paths = {part.path for part in runner.PARTS}
+    assert not [path for path in paths if not path.is_file()]
+    assert {path.name for path in TORTURE.glob("*.py")} - NO_PARTS <= {path.name for path in paths}
+
+
+def test_rows(runner: ModuleType) -> None:
+    part = runner.Part("torture/kill.py --n 200")
+    line = {"part": "kill", "runs": 1200, "lost": 0, "share": 0.12345, "of": {"a": 1, "b": []}}
+    (row,) = runner.rows_of(part, 0, f"a warning\n{json.dumps(line | {'seconds': 7})}\n", 9.0)
+    assert row[:4] == (
+        "kill",
+        "tests/torture/kill.py --n 200",
+        "1,200 runs",
+        "lost 0, share 0.123, of a 1; b 0",
+    )
+    assert (row.seconds, row.ok) == (7.0, True)
+    (row,) = runner.rows_of(runner.Part("test_verify.py"), 0, "...\n12 passed in 3.1s\n", 4.0)
+    assert (row.part, row.count, row.result, row.ok) == (
+        "test_verify",
+        "12 tests",
+        "passed all",
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "says"),
+    [
+        (0, json.dumps({"part": "p", "n": 3, "lost": 1}), "lost 1"),
+        (0, json.dumps({"part": "p", "n": 3, "differing": {"a": 1}}), "differing a 1"),
+        (1, json.dumps({"part": "p", "n": 3, "lost": 1}), "lost 1"),
+        (
+            0,
+            json.dumps({"part": "p", "n": 3, "repeated_per_kill_at_most": 6.5, "window": 6}),
+            "repeated per kill at most 6.5, window 6",
+        ),
+        (1, json.dumps({"part": "p", "n": 3, "lost": 0}) + "\nboom", "failed exit 1: boom"),
+        (1, "1 failed, 12 passed in 3.1s", "failed exit 1: 1 failed, 12 passed in 3.1s"),
+        (-9, "", "failed exit -9: it printed nothing"),
+        (0, "", "failed exit 0: it printed nothing"),
+    ],
+)
+def test_what_went_wrong_is_a_failed_row(
+    runner: ModuleType, code: int, output: str, says: str
+) -> None:
+    bad = [
+        row for row in runner.rows_of(runner.Part("torture/kill.py"), code, output, 1) if not row.ok
+    ]
+    assert [row.result for row in bad] == [says]
+    assert f"FAILED {says}" in runner.line(bad[0])
+    assert f"**failed**: {says}" in runner.table(bad, 60)
+
+
+def test_the_table_is_put_between_its_markers(runner: ModuleType) -> None:
+    page = f"before\n{runner.BEGIN}\nold\n{runner.END}\nafter\n"
+    new = runner.rewrite(page, "| new |")
+    assert new == f"before\n{runner.BEGIN}\n| new |\n{runner.END}\nafter\n"
+    assert runner.rewrite(new, "| new |") == new
+    runner.rewrite(runner.DOCS.read_text(), "")
+    with pytest.raises(ValueError, match="expected the lines"):
+        runner.rewrite("before", "x")
+
+
+def test_parts_that_are_not_there_are_an_error(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=r"no such part: nothing\.py"):
+        runner.main(["nothing.py"])
+    monkeypatch.setattr(runner, "PARTS", (runner.Part("torture/gone.py"),))
+    with pytest.raises(SystemExit, match=r"no such part: .*gone\.py"):
+        runner.main([])
+
+
+def test_a_part_that_hangs_is_ended(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tests" / "torture").mkdir(parents=True)
+    script = tmp_path / "tests" / "torture" / "slow.py"
+    script.write_text("import time\nprint('so far', flush=True)\ntime.sleep(600)\n")
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(runner, "LIMIT_S", 2)
+    (row,) = runner.run_part(runner.Part("torture/slow.py"))
+    assert (row.ok, row.part) == (False, "slow")
+
+
+def test_what_a_kill_leaves_is_gone_on_with() -> None:
+    """Three seeded kills; `make torture` has 200."""
+    path = os.pathsep.join([str(TORTURE.parents[1]), str(TORTURE.parent)])
+    command = [sys.executable, str(TORTURE / "kill.py"), "--n", "3", "--seed", "5"]
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["kills"] >= found["runs"] == 3
+    assert (found["lost"], found["duplicated"], found["differing"], found["findings"]) == (
+        0,
+        0,
+        {},
+        0,
+    )
+    assert found["repeated_per_kill_at_most"] <= found["window"]

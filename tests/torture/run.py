@@ -1,0 +1,243 @@
+"""`make torture`: every part at full length, the table of docs/reliability.md, build/torture.json.
+
+    PYTHONPATH=tests python tests/torture/run.py [PART ...]
+
+A part prints a JSON line for each thing that it tried: what it is ("part"), then how often, then
+what came of it. What loads real models is bound by the memory's speed, the rest by one core: the
+two run side by side. Single parts, named by their files, are printed only.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "reliability.md"
+RESULTS = ROOT / "build" / "torture.json"
+BEGIN, END = "<!-- make torture: begin -->", "<!-- make torture: end -->"
+LIMIT_S = 1500
+"""A part that takes longer hangs."""
+ZERO = {
+    *("lost", "duplicated", "differing", "undetected", "corrupt", "findings", "overlaps", "stuck"),
+    *("beyond_loopback", "executions", "leaks", "crashes", "bad", "failed", "unclean", "slow"),
+    *("wrong_starts", "wrong_code", "tracebacks", "processes_left", "late_writes"),
+}
+"""What must have come of no part."""
+
+
+class Part(NamedTuple):
+    """A script of this folder, or a file of tests, with its arguments."""
+
+    command: str
+    real: bool = False
+    """It loads vLLM or trains."""
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "tests" / self.command.split()[0]
+
+    @property
+    def argv(self) -> list[str]:
+        first, *more = self.command.split()
+        runner = (
+            [] if first.startswith("torture/") else ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        )
+        return [sys.executable, *runner, f"tests/{first}", *more]
+
+
+PARTS = (
+    Part("torture/vllm_kill.py --n 10", real=True),
+    Part("torture/trainer_kill.py", real=True),
+    Part("torture/tmpfs.py trainer", real=True),
+    Part("torture/offline.py real", real=True),
+    Part("torture/hostile_model.py", real=True),
+    Part("torture/yaml_fuzz.py random 600"),
+    Part("torture/kill.py --n 200"),
+    Part("torture/signals.py"),
+    Part("torture/engine.py"),
+    Part("torture/disk.py"),
+    Part("torture/tmpfs.py run"),
+    Part("torture/lock.py"),
+    Part("torture/files.py --flips 1000"),
+    Part("torture/yaml_fuzz.py bombs"),
+    Part("torture/offline.py fake"),
+    Part("test_verify.py"),
+    Part("test_determinism.py"),
+    Part("test_injection.py"),
+    Part("test_hostile_folders.py"),
+    Part("test_secrets.py"),
+)
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    part: str
+    command: str
+    count: str
+    result: str
+    seconds: float
+    ok: bool
+
+
+def rows_of(part: Part, code: int, output: str, seconds: float) -> list[Row]:
+    """The rows of a part that has ended; one row says why where it gave none."""
+    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    if code == 0 and (passed := re.search(r"(\d+) passed", output)):
+        found = [{"part": part.path.stem, "tests": int(passed[1]), "passed": "all"}]
+    if not found or (code and not any(map(wrong, found))):
+        last = (output.strip().splitlines() or ["it printed nothing"])[-1]
+        found = [*found, {"part": part.path.stem, "failed": f"exit {code}: {last[:200]}"}]
+    return [row_of(part, values, seconds) for values in found]
+
+
+def row_of(part: Part, values: Mapping[str, Any], seconds: float) -> Row:
+    """A JSON line as a row: its first value is the part, its first number the count."""
+    name, *others = values
+    count = next((key for key in others if type(values[key]) is int and key not in ZERO), None)
+    told = [key for key in others if key not in (count, "seconds")]
+    return Row(
+        str(values[name]),
+        f"tests/{part.command}",
+        f"{values[count]:,} {words(count)}" if count else "",
+        ", ".join(f"{words(key)} {shown(values[key])}" for key in told),
+        float(values.get("seconds", seconds)),
+        not wrong(values),
+    )
+
+
+def wrong(values: Mapping[str, Any]) -> list[str]:
+    """The keys that must be 0 and are not, and work repeated beyond the batch under way."""
+    found = [key for key in values if key in ZERO and values[key]]
+    repeated = values.get("repeated_per_kill_at_most", 0)
+    return [*found, "repeated"] if repeated > values.get("window", repeated) else found
+
+
+def words(key: str) -> str:
+    return key.replace("_", " ").removeprefix("n ")
+
+
+def shown(value: Any) -> str:
+    """A JSON value in a cell of a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {shown(inner)}" for key, inner in value.items()) or "0"
+    if isinstance(value, list):
+        return "; ".join(map(shown, value)) or "0"
+    return re.sub(r"[|\s]+", " ", str(value))
+
+
+def run_part(part: Part) -> list[Row]:
+    """Run a part to its end, or to `LIMIT_S`."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, search_path()))}
+    if not part.real:
+        env["OMP_NUM_THREADS"] = "1"
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(part.argv, cwd=ROOT, env=env, stdout=said, stderr=said)
+        try:
+            code = child.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        said.seek(0)
+        output = said.read().decode(errors="replace")
+    return rows_of(part, code, output, round(time.monotonic() - start, 1))
+
+
+def search_path() -> Iterator[Path]:
+    """Where a part finds cai, what tests share, and atheris, which `make torture` puts there."""
+    yield from (ROOT, ROOT / "tests", ROOT / "build" / "atheris")
+
+
+def run_all(parts: Sequence[Part]) -> list[Row]:
+    """All parts, real models beside the rest; each row is printed as it comes."""
+    lock, stopped, found = Lock(), Event(), dict[Part, list[Row]]()
+
+    def lane(real: bool) -> None:
+        for part in parts:
+            if part.real != real or stopped.is_set():
+                continue
+            found[part] = run_part(part)
+            with lock:
+                for row in found[part]:
+                    print(line(row), flush=True)
+
+    with ThreadPoolExecutor(2) as lanes:
+        try:
+            list(lanes.map(lane, (True, False)))
+        except KeyboardInterrupt:
+            # a terminal's Ctrl-C has ended the parts; no other is to begin
+            stopped.set()
+            raise
+    return [row for part in parts for row in found[part]]
+
+
+def line(row: Row) -> str:
+    """A row as a line for a terminal."""
+    verdict = "" if row.ok else "FAILED "
+    return f"{row.seconds:7.1f} s  {row.part}, {row.command}, {row.count}, {verdict}{row.result}"
+
+
+def table(rows: Sequence[Row], seconds: float) -> str:
+    """The rows in Markdown, under the machine that they were measured on."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    cores = len(os.sched_getaffinity(0))
+    lines = [
+        f"`make torture` of {date.today()}, on {cores} cores of {cpu[1] if cpu else 'a CPU'}, Python "
+        f"{platform.python_version()}, {seconds / 60:.0f} minutes:",
+        "",
+        "| part | command | count | result | s |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        result = row.result if row.ok else f"**failed**: {row.result}"
+        cells = (row.part, f"`{row.command}`", row.count, result, f"{row.seconds:.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def rewrite(text: str, inner: str) -> str:
+    """The page with `inner` between its two markers. Raises ValueError where they are not."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"expected the lines {BEGIN} and {END}")
+    return f"{before}{begin}\n{inner}\n{end}{after}"
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the named parts, or all; 1 if any failed."""
+    parts = [part for part in PARTS if not names or part.path.name in names]
+    missing = [str(part.path) for part in parts if not part.path.is_file()]
+    unknown = set(names) - {part.path.name for part in parts}
+    if missing or unknown:
+        raise SystemExit(f"no such part: {', '.join([*missing, *sorted(unknown)])}")
+    start = time.monotonic()
+    rows = run_all(parts)
+    seconds = time.monotonic() - start
+    if not names:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+        DOCS.write_text(rewrite(DOCS.read_text(), table(rows, seconds)))
+    failed = [row.part for row in rows if not row.ok]
+    print(f"{seconds / 60:.1f} minutes, {len(rows)} rows, failed: {', '.join(failed) or 'none'}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
