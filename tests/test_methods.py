@@ -29,7 +29,9 @@ def test_reasoning_comes_first_and_its_labels_are_clamped(tmp_path: Path) -> Non
     settings = ("label.mode=cot", "label.n_cot=2", "sample.n_prompts=4")
     run = start(tmp_path / "cot", *settings, until="label")
     found = counts(run, "label")
-    assert found["reasonings"] == 2 * 2 * found["pairs"] == found["generated"] / 2
+    assert found["reasonings"] == 2 * 2 * found["pairs"]
+    # two orders of a pair, and one of a response beside itself
+    assert found["generated"] == 2 * (2 + 1) * 2 * found["pairs"]
     assert all(0.5 <= row["p_chosen"] <= 0.6 for row in preferences(run))
     assert any(max(row["p_orders"]) > 0.6 for row in preferences(run))
     transcript = next(t for t in load_transcripts(run) if t.labels)
