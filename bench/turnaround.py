@@ -16,6 +16,9 @@ import time
 from collections import deque
 from pathlib import Path
 
+from chains import make_prompt
+from driver import Recorded, through_driver, with_barriers
+
 from cai.chains.revision import RevisionSetup, Voice, revision_chain
 from cai.constitution import find_constitution, load_constitution
 from cai.driver import Chain
@@ -24,8 +27,6 @@ from cai.engines.base import Completion, Request
 from cai.engines.process import EngineProcess, EngineSettings
 from cai.prompts import Templates
 from cai.records import Sampling
-from chains import make_prompt
-from driver import Recorded, through_driver, with_barriers
 
 
 class Stepping(EngineProcess):
