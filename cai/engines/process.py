@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
+from cai import stopping
 from cai.engines.base import Completion, Request
 from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
 from cai.errors import Cause, ConfigError, EngineError, MissingDependency
@@ -226,16 +227,14 @@ class EngineProcess:
         if self._closed:
             return
         self._closed = True
-        self._outbox.put(None)
-        try:
+        with stopping.held():
+            self._outbox.put(None)
             with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
                 # wakes the sender, whose write would else go on
                 ours.shutdown(socket.SHUT_RDWR)
             self._sender.join()
             self._connection.close()
-            with suppress(subprocess.TimeoutExpired):
-                self._child.wait(GRACE_S)
-        finally:
+            stopping.wait(self._child, GRACE_S)
             # The whole group: an engine spread over GPUs has workers of its own.
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)

@@ -17,6 +17,7 @@ from cai.engines.base import Completion, Request
 from cai.engines.process import EngineSettings, Partial, open_engine_in_process
 from cai.errors import CaiError, ConfigError
 from cai.orphans import die_with_parent
+from cai.stopping import SIGNALS
 
 BEAT_S = 5.0
 """Seconds between two signs of life."""
@@ -85,7 +86,7 @@ def teller(connection: Connection, request_id: str) -> Callable[[str], None]:
 
 def main(load: Callable[[EngineSettings], Any] = open_engine_in_process) -> None:
     die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         # A cluster's scheduler signals every process of a job: the parent decides what ends.
         signal.signal(number, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
