@@ -75,7 +75,12 @@ def new_folder(out: Path) -> Generator[Path]:
             scratch.chmod(0o755)
             sync_tree(scratch)
             scratch.replace(out)
-            sync(out.parent)
+            try:
+                sync(out.parent)
+            except OSError:
+                # the same command is to find nothing in its way
+                shutil.rmtree(out, ignore_errors=True)
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from cai import models
+from cai import models, run
 from cai.errors import DiskFull, TrainError
 from cai.models import resolve_model
+from cai.run import new_folder
 from cai.sources import SourceCount, read_dataset
 from cai.train import child, launch
 from cai.train.jobs import SftJob
@@ -40,7 +41,7 @@ def test_a_full_disk_stops_a_run_which_then_goes_on() -> None:
         assert found["runs"] == 3
         assert (found["unclean"], found["corrupt"], found["stuck"]) == ({}, 0, 0)
         assert found["differing"] == 0
-    assert commands["unclean"] == {}
+    assert (commands["unclean"], commands["stuck"]) == ({}, 0)
 
 
 def start(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> DiskFull | TrainError:
@@ -99,3 +100,12 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_lacks_something(
     monkeypatch.setattr(models, "ROOM", 1 << 60)
     with pytest.raises(DiskFull, match="smollm2-135m: no space left"):
         resolve_model("smollm2-135m")
+
+
+def test_a_folder_that_may_be_lost_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "sync", lambda path: refuse() if path == tmp_path else None)
+    with pytest.raises(DiskFull), new_folder(tmp_path / "out") as scratch:
+        (scratch / "file").touch()
+    assert list(tmp_path.iterdir()) == []

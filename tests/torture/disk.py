@@ -121,8 +121,9 @@ class End(NamedTuple):
     @property
     def is_clean(self) -> bool:
         """Whether it is one line, and the exit code that says: the same command goes on."""
-        lines = [line for line in self.said.splitlines() if "rror" in line]
-        return self.code == FULL and len(lines) == 1 and lines[0].startswith("Error: ")
+        lines = [line for line in self.said.splitlines() if line.startswith("Error: ")]
+        broken = any(word in self.said for word in ("Traceback", "Exception ignored"))
+        return self.code == FULL and len(lines) == 1 and not broken
 
 
 def in_child(arguments: list[str], at: int | None, stays: bool = False) -> End:
