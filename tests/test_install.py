@@ -46,7 +46,7 @@ def third_party_imports() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    local = {path.stem for path in ROOT.glob("tests/*")}
+    local = {path.stem for folder in ("tests", "bench") for path in (ROOT / folder).iterdir()}
     return found - set(sys.stdlib_module_names) - local - {"cai"}
 
 

@@ -15,7 +15,6 @@ from cai.environment import child_environment
 from cai.errors import ConfigError
 from cai.resolve import Options, resolve_config
 from cai.secrets import find_secret, is_secret
-from cai.sections import LengthReward
 from cai.train.launch import run_job
 
 pytest_plugins = ["tiny_fixtures"]
@@ -210,15 +209,14 @@ def test_planted_secrets_are_in_no_artefact(
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("kind", ["sft", "reward", "rl"])
 def test_planted_secrets_are_in_nothing_that_a_trainer_leaves(
-    tiny: str, planted: Path, kind: str
+    tiny: str, reward_path: str, planted: Path, kind: str
 ) -> None:
     """In a process of its own, as a run starts it, with the Trainer's own checkpoints."""
     options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    length = LengthReward(kind="length", weight=-1.0)
     job, rows = {
         "sft": (sft_job(tiny, **options), sft_rows(4)),
         "reward": (reward_job(tiny, **options), pairs(0.9, 4)),
-        "rl": (rl_job(tiny, length, **options), prompts(4)),
+        "rl": (rl_job(tiny, reward_path, **options), prompts(4)),
     }[kind]
     run_job(job, planted / kind, rows, lambda _: None)
     assert list((planted / kind).rglob("training_args.bin"))
