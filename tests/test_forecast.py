@@ -482,7 +482,7 @@ def test_a_model_that_is_not_here_is_not_pulled() -> None:
     options = Options("harmless", "quickstart", model="nobody/no-model-of-this-name")
     found = plan_run(options, PlanOptions())
     assert found.missing == ["nobody/no-model-of-this-name"]
-    assert (found.forecast.n_new, found.footprint.memory) == (374, ())
+    assert (found.forecast.n_new, found.footprint.memory) == (382, ())
     with pytest.raises(ConfigError, match="cai model pull nobody"):
         plan_run(options, PlanOptions(measure=True))
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,9 @@ def test_it_is_listed_and_browsed(run: Path) -> None:
         async with app.run_test() as pilot:
             await pilot.pause()
 
-    asyncio.run(look())
+    # in a thread: a browser of other tests may have its own loop here
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(look())).result()
     assert {chain.transcript.prompt.id for chain in app.chains} >= {PROMPT}
 
 
