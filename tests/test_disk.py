@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 from cai import models, run
 from cai.errors import DiskFull, TrainError
 from cai.models import resolve_model
-from cai.run import new_folder
+from cai.run import disk_errors, new_folder
 from cai.sources import SourceCount, read_dataset
 from cai.train import child, launch
+from cai.train.folder import link_tree
 from cai.train.jobs import SftJob
 
 TORTURE = Path(__file__).parent / "torture"
@@ -109,3 +111,18 @@ def test_a_folder_that_may_be_lost_is_no_folder(
     with pytest.raises(DiskFull), new_folder(tmp_path / "out") as scratch:
         (scratch / "file").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_links_says_that_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one" / "deep").mkdir(parents=True)
+    (tmp_path / "one" / "deep" / "file").write_text("x")
+    link_tree(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two" / "deep" / "file").samefile(tmp_path / "one" / "deep" / "file")
+    monkeypatch.setattr(os, "link", refuse)
+    link_tree(tmp_path / "one", tmp_path / "three")
+    assert (tmp_path / "three" / "deep" / "file").read_text() == "x"
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(DiskFull), disk_errors(tmp_path):
+        link_tree(tmp_path / "one", tmp_path / "four")

@@ -188,7 +188,14 @@ def publish(temporary: Path, path: Path) -> None:
 
 def link_tree(source: Path, target: Path) -> None:
     """Copy a folder without copying its bytes: hard links, where the file system has them."""
-    shutil.copytree(source, target, copy_function=link)
+    target.mkdir()
+    # not copytree, whose own errors do not say that the disk is full
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            link(path, place)
 
 
 def link(source: str | Path, target: str | Path) -> None:
