@@ -27,7 +27,7 @@ from cai.engines.fake import FakeEngine
 from cai.verify import verify
 
 CAPACITY = 4
-WINDOW = CAPACITY + CAPACITY // 4 + 1
+WINDOW = 2 * CAPACITY
 """Requests that the driver has under way at once: the batch whose work may be repeated."""
 DERIVED = {"manifest.json", "done.json", ".lock"}
 """They hold times. `cai verify` looks at them."""
