@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cai import errors, stopping
-from cai.environment import child_environment, n_gpus
+from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
 from cai.errors import CaiError, ConfigError, DiskFull, TrainError
 from cai.lock import await_trainer
 from cai.space import is_full
@@ -39,7 +39,6 @@ BATCH_SIZE["score"] = "rl.reward_batch_size"
 
 TRACEBACK = "Traceback (most recent call last):"
 LAUNCHER = ("ChildFailedError", "CalledProcessError")
-OUT_OF_MEMORY = re.compile(r"out of ?memory|can't allocate memory|MemoryError", re.IGNORECASE)
 
 
 def reporters(job: Job) -> list[str]:
