@@ -21,7 +21,7 @@ from cai.run import NO_SPACE, disk_full
 
 EPILOG = (
     "Exit codes: 0 done, 1 unexpected error, 2 usage or configuration, 3 too many failed rows, "
-    "4 a check of --strict not passed, 5 a damaged file in a run, "
+    "4 a check of --strict or a bound of guards not passed, 5 a damaged file in a run, "
     "75 stopped and resumable (the same command continues), 129 terminal closed, 130 Ctrl-C, "
     "143 SIGTERM."
 )

@@ -163,7 +163,7 @@ def pull_from_hub(name: str) -> Model:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
+    patterns = [*DIGESTED, "tokenizer*"]
     try:
         with disk_errors(Path(name)):
             path = Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))

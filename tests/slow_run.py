@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ COMMAND = ("run", *CONSTITUTION, *(word for one in SETTINGS for word in ("--set"
 ASKED = ".asked"
 TRAINS = "trains"
 """A file in the folder of a trainer that has begun."""
-DERIVED = {"manifest.json", "done.json"}
-"""They hold times."""
 
 
 class SlowRun:
@@ -105,17 +102,6 @@ def marked(mark: str) -> list[int]:
         except (OSError, ProcessLookupError):
             continue  # it has ended meanwhile, or is another user's
     return found
-
-
-def content(run: Path) -> dict[str, Counter[bytes]]:
-    """The lines of every file that must be the same in two equal runs."""
-    return {
-        str(path.relative_to(run)): Counter(
-            path.read_bytes().replace(str(run).encode(), b"RUN").splitlines()
-        )
-        for path in run.rglob("*.json*")
-        if path.name not in DERIVED
-    }
 
 
 def be_slow(folder: str) -> None:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from slow_run import TRAINS, SlowRun, content
+from fake_run import content
+from slow_run import TRAINS, SlowRun
 from test_driver import chain, step
 
 from cai import stopping

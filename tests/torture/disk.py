@@ -10,21 +10,22 @@ import argparse
 import builtins
 import errno
 import io
-import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kill import SETTINGS, content
+from fake_run import content
+from kill import SETTINGS
 from matplotlib.figure import Figure
+from tell import tell
 
 from cai.cli import main as cai_command
 from cai.errors import DiskFull
@@ -247,11 +248,7 @@ def main() -> None:
     )
     for part in parts:
         with tempfile.TemporaryDirectory() as scratch:
-            started = time.monotonic()
-            result = part(Path(scratch))
-            print(
-                json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}), flush=True
-            )
+            tell(partial(part, Path(scratch)))
 
 
 if __name__ == "__main__":

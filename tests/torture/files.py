@@ -4,15 +4,14 @@ PYTHONPATH=tests python tests/torture/files.py --flips 1000
 """
 
 import argparse
-import json
 import random
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from run_folder import generation
+from tell import tell
 
 from cai.errors import Damaged
 from cai.records import Response
@@ -82,9 +81,7 @@ def main() -> None:
             lambda: cut(Path(scratch), 50, options.step),
             lambda: flip(Path(scratch), options.flips, options.seed),
         ):
-            started = time.monotonic()
-            result = part()
-            print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}))
+            tell(part)
 
 
 if __name__ == "__main__":

@@ -5,23 +5,21 @@
 A killed process is a real one, ended by SIGKILL. Going on is killed too, one time in five.
 """
 
-import argparse
 import collections
-import json
 import os
 import random
 import shutil
 import signal
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fake_run import start
+from fake_run import content, start
 from matplotlib.figure import Figure
 from points import Points
+from tell import tell_of
 
 from cai.engines.fake import FakeEngine
 from cai.verify import verify
@@ -29,8 +27,6 @@ from cai.verify import verify
 CAPACITY = 4
 WINDOW = 2 * CAPACITY
 """Requests that the driver has under way at once: the batch whose work may be repeated."""
-DERIVED = {"manifest.json", "done.json", ".lock"}
-"""They hold times. `cai verify` looks at them."""
 SETTINGS = ("revise.n_prompts=6", "sample.n_prompts=8", "evaluate.n_prompts=4")
 
 
@@ -102,17 +98,6 @@ def killed(folder: Path, at: int, n_moments: int, chance: random.Random) -> list
         at = chance.randint(1, n_moments) if chance.random() < 0.2 else 0
 
 
-def content(run: Path) -> dict[str, Counter[bytes]]:
-    """The lines of every file that must be the same in two equal runs."""
-    return {
-        str(path.relative_to(run)): Counter(
-            path.read_bytes().replace(str(run).encode(), b"RUN").splitlines()
-        )
-        for path in run.rglob("*.json*")
-        if path.name not in DERIVED
-    }
-
-
 def compare(run: Path, whole: dict[str, Counter[bytes]], moments: list[int]) -> Outcome:
     """What the deaths have done to a run."""
     found = content(run)
@@ -163,15 +148,5 @@ def torture(n: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--n", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started = time.monotonic()
-    result = torture(options.n, options.seed)
-    print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}))
-
-
 if __name__ == "__main__":
-    main()
+    tell_of(torture, 200, __doc__)

@@ -4,7 +4,6 @@ PYTHONPATH=tests python tests/torture/lock.py
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -13,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from disk import run_command
+from tell import tell
 
 import cai.conduct
 from cai.cli import main as cai_command
@@ -27,7 +28,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from cai.lock import hold_trainer
-from cai.train.child import die_with_parent
+from cai.orphans import die_with_parent
 die_with_parent()
 folder = Path(sys.argv[1])
 hold_trainer(folder)
@@ -171,11 +172,7 @@ def main() -> None:
     )
     for part in parts:
         with tempfile.TemporaryDirectory() as scratch:
-            started = time.monotonic()
-            result = part(Path(scratch))
-            print(
-                json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}), flush=True
-            )
+            tell(partial(part, Path(scratch)))
 
 
 if __name__ == "__main__":

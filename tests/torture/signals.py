@@ -6,8 +6,6 @@ Processes of their own on a fake engine that takes its time, trainers included. 
 moment the answers would take longer than anybody waits.
 """
 
-import argparse
-import json
 import random
 import shutil
 import signal
@@ -17,7 +15,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slow_run import SlowRun, content
+from fake_run import content
+from slow_run import SlowRun
+from tell import tell_of
 
 from cai.verify import verify
 
@@ -121,15 +121,5 @@ def torture(n: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--n", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started = time.monotonic()
-    result = torture(options.n, options.seed)
-    print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}))
-
-
 if __name__ == "__main__":
-    main()
+    tell_of(torture, 5, __doc__)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from disk import in_child, run_command
-from kill import content
+from fake_run import content
 
 from cai import space
 from cai.errors import CaiError, DiskFull

@@ -7,14 +7,11 @@ between is not trained (trainer_kill.py has that). Moments are counted from the 
 an engine is loaded at each. A run is killed until it is done, about three times.
 """
 
-import argparse
-import json
 import os
 import random
 import shutil
 import signal
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +19,7 @@ from typing import Any, NamedTuple
 from fake_run import start
 from kill import in_child
 from points import Points
+from tell import tell_of
 
 import cai.stages.context
 from cai.engines.base import Completion
@@ -159,15 +157,5 @@ def torture(n: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--n", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started = time.monotonic()
-    result = torture(options.n, options.seed)
-    print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}))
-
-
 if __name__ == "__main__":
-    main()
+    tell_of(torture, 10, __doc__)
