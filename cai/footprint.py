@@ -10,9 +10,8 @@ from cai.engines.open import DEFAULT_CONTEXT
 from cai.engines.process import context_limit, vllm_environment
 from cai.environment import n_gpus
 from cai.forecast import Forecast
-from cai.models import weight_bytes
 from cai.sections import Lora, Reward, Rl, Sft
-from cai.space import CHECKPOINTS
+from cai.space import CHECKPOINTS, weight_bytes
 from cai.stages.context import RunContext
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

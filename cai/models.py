@@ -296,8 +296,3 @@ def model_context(path: Path) -> int | None:
     text = config.get("text_config")
     limit = (text if isinstance(text, dict) else config).get("max_position_embeddings")
     return limit if isinstance(limit, int) and limit > 0 else None
-
-
-def weight_bytes(path: Path) -> int:
-    """Size of a model's weights on disk."""
-    return sum(file.stat().st_size for file in path.glob("*.safetensors"))

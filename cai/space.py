@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai.config import RunConfig
 from cai.errors import DiskFull
-from cai.models import Model, weight_bytes
+from cai.models import Model
 
 CHECKPOINTS = 3
 """Model-sized folders that a whole run leaves beside RL's: sft, reward, and one being trained."""
@@ -15,6 +15,11 @@ RECORDS = 64 << 20
 FULL = 1 << 20
 """A disk with fewer bytes than this is full: it refuses all but the smallest files."""
 GIB = 1 << 30
+
+
+def weight_bytes(path: Path) -> int:
+    """Size of a model's weights on disk."""
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
 
 def models_of(stage: str, config: RunConfig) -> int:
