@@ -412,7 +412,6 @@ def test_notes_of_two_tabs_are_both_kept(browser: Any, report: Path) -> None:
     context = browser.new_context()
     one, two = (Watched(context.new_page()) for _ in range(2))
     pages = [tab.open(report, f"#prompt={ids()[0]}") for tab in (one, two)]
-    pages[0].evaluate("removeEventListener('storage', showOthers)")
     pages[0].keyboard.press("s")
     until(pages[1], "document.getElementById('star').textContent === '★ starred'")
     pages[1].evaluate("setNote(2, { star: true })")
@@ -427,6 +426,24 @@ def test_notes_of_two_tabs_are_both_kept(browser: Any, report: Path) -> None:
         page.reload()
         page.wait_for_selector("html[data-ready=all]")
         assert page.locator("#export").inner_text() == "Export 3 annotations"
+    for tab in (one, two):
+        tab.check()
+    context.close()
+
+
+def test_a_write_of_the_same_moment_is_not_lost(browser: Any, report: Path) -> None:
+    context = browser.new_context()
+    one, two = (Watched(context.new_page()) for _ in range(2))
+    pages = [tab.open(report, f"#prompt={ids()[0]}") for tab in (one, two)]
+    pages[0].evaluate("setNote(1, { note: 'one' })")
+    until(pages[1], "notes.size === 1")
+    # What the second tab would write had it not heard of the first one's yet.
+    pages[1].evaluate(
+        "notes.clear(); localStorage.setItem(NOTES_KEY, '[]'); setNote(0, { note: 'two' })"
+    )
+    for page in pages:
+        until(page, "JSON.parse(localStorage.getItem(NOTES_KEY)).length === 2")
+        until(page, "document.getElementById('export').textContent === 'Export 2 annotations'")
     for tab in (one, two):
         tab.check()
     context.close()

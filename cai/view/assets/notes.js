@@ -3,10 +3,17 @@
 const NOTES_KEY = `cai-notes ${overview.name} ${overview.created}`;
 const notes = new Map(store.get(NOTES_KEY, [])); // By prompt id: {star, note, time}.
 
-/** Take in what other tabs wrote: of each chain what was written last. */
+/** Whether `one` was written after `other`. Every tab says the same of the same two. */
+function isLater(one, other) {
+  const key = (it) => it.time + JSON.stringify(it);
+  return !other || key(one) > key(other);
+}
+
+/** Take in what other tabs wrote: of each chain what was written last. Says whether it lacked something. */
 function readNotes() {
-  for (const [id, one] of store.get(NOTES_KEY, []))
-    if (!notes.has(id) || notes.get(id).time < one.time) notes.set(id, one);
+  const theirs = new Map(store.get(NOTES_KEY, []));
+  for (const [id, one] of theirs) if (isLater(one, notes.get(id))) notes.set(id, one);
+  return [...notes].some(([id, one]) => isLater(one, theirs.get(id)));
 }
 
 function noteOf(place) {
@@ -63,7 +70,8 @@ function showStar() {
 
 /** What another tab wrote, shown in this one; a note that is being written here stays. */
 function showOthers() {
-  readNotes();
+  // Two tabs that write at the same moment do not see each other: the later write drops the earlier one's.
+  if (readNotes()) store.set(NOTES_KEY, [...notes]);
   refreshList();
   showExport();
   const box = document.getElementById("note");
