@@ -1,6 +1,7 @@
 """The terminal browser: keys, filters, hits, and that what a model wrote is only ever text."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from cai.cli_read import browse
 from cai.constitution import Principle
 from cai.errors import ConfigError
 from cai.records import Critique, Message, Revision
+from cai.stopping import SIGNALS
 from cai.view.browse import Browser
 from cai.view.browse_dialogs import Pick
 from cai.view.browse_list import ChainList
@@ -424,6 +426,15 @@ def test_no_raw_byte_of_a_hostile_run_reaches_a_terminal(tmp_path: Path) -> None
         assert terminal.process.wait(10) == 0
     assert not steering(text)
     assert r"\x1b]52;c;" in COLOURS.sub("", text)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_closes_it(chains: list[Chain], number: int) -> None:
+    async def check(app: Browser, pilot: Pilot[None]) -> None:
+        signal.raise_signal(number)
+        await pilot.pause(0.1)
+
+    assert browsed(chains, check).return_code == 128 + number
 
 
 def test_browse_needs_a_terminal(chains: list[Chain]) -> None:

@@ -4,12 +4,14 @@ No text of a run is given to textual as a `str`, which it would read as markup: 
 `Text`, cleaned, as in `cai show`.
 """
 
+import asyncio
 import gc
 import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +22,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Footer, Input, Static
 
+from cai.stopping import SIGNALS
 from cai.view.badges import BADGES
 from cai.view.browse_chain import ChainView
 from cai.view.browse_dialogs import Help, Pick
@@ -123,6 +126,9 @@ class Browser(App[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
+        for number in SIGNALS:  # An exception in the middle of anything would leave a traceback.
+            leave = partial(self.exit, return_code=128 + number)
+            asyncio.get_running_loop().add_signal_handler(number, leave)
         self.list.focus()
         self.timer = self.set_interval(PAUSE_S, self.work)
         self.choose(self.choice)
