@@ -69,7 +69,8 @@ def resolve_model(name: str) -> Model:
     if os.path.isdir(folder):
         check_folder(folder)
         return Model(name, folder.resolve(), folder_digest(folder))
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    is_path = os.path.lexists(folder) or folder.is_absolute() or name.startswith((".", "~"))
+    if is_path or name.count("/") != 1:
         raise ConfigError(
             f"{short(name)}: no such model; expected '{EMBEDDED}', a folder with config.json and "
             "safetensors, or a Hugging Face id such as HuggingFaceTB/SmolLM2-360M-Instruct"

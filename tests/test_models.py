@@ -57,6 +57,16 @@ def test_folders_that_are_no_models(tmp_path: Path) -> None:
         resolve_model(str(tmp_path))
 
 
+def test_a_file_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/README.md").touch()
+    with pytest.raises(ConfigError, match=r"README\.md: no such model; expected .* a folder"):
+        resolve_model("runs/README.md")
+
+
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing", "a/b/c", "~x/y"])
 def test_names_that_mean_nothing(name: str) -> None:
     with pytest.raises(ConfigError, match="no such model"):

@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_run import content
@@ -18,11 +19,15 @@ from cai import stopping
 from cai.driver import Chain, run_chains
 from cai.engines.base import Completion, Request
 from cai.engines.fake import FakeEngine
+from cai.engines.process import EngineProcess, EngineSettings
 from cai.records import Response
 from cai.run import RecordFile, read_json
+from cai.train import launch
+from cai.train.jobs import SftJob
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+JOB = SftJob(model="m", lora=None, max_length=8, trainer={}, seed=0)
 TWICE = (signal.SIGINT, signal.SIGINT)
 
 
@@ -197,6 +202,34 @@ def test_nobody_waits_for_a_model_that_is_being_loaded(tmp_path: Path) -> None:
 
     with RecordFile(tmp_path / "r.jsonl") as records, pytest.raises(KeyboardInterrupt):
         run_chains([chain("a")], {"base": Loading()}, records)
+
+
+def start_trainer(folder: Path) -> None:
+    launch.run_job(JOB, folder, [], lambda _: None)
+
+
+def start_engine(folder: Path) -> None:
+    settings = {"kind": "transformers", "model": "m", "max_context": 8, "capacity": 1}
+    EngineProcess(EngineSettings.model_validate(settings), folder / "log")
+
+
+@pytest.mark.usefixtures("alarms")
+@pytest.mark.parametrize("begin", [start_trainer, start_engine])
+def test_a_child_that_has_only_just_begun_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[[Path], None]
+) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, _: list[str], **how: Any) -> None:
+            super().__init__(["sleep", "600"], **how)
+            children.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path)
+    assert [child.poll() is None for child in children] == [False]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from cai.engines.base import Completion, Engine, Request
 from cai.engines.fake import answer
 from cai.engines.process import EngineSettings
 from cai.engines.supervise import Supervised
-from cai.errors import ConfigError, EngineError
+from cai.errors import ConfigError, DiskFull, EngineError
 from cai.records import Message, Response, Sampling
 from cai.run import RecordFile
 
@@ -294,3 +294,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_for_want_of_room_it_is_not_started_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "is_full", lambda folder: folder == bench.log.parent)
+    with pytest.raises(DiskFull, match="free some space and run the same command again"):
+        collect(bench.supervised(), requests_of("fine", "raise"))
+    assert bench.n_starts == 1

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from cai import stopping
 from cai.engines.base import Completion, Request
 from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
-from cai.errors import Cause, ConfigError, EngineError, MissingDependency
+from cai.errors import Cause, ConfigError, DiskFull, EngineError, MissingDependency
 from cai.models import model_context
 from cai.records import Record
+from cai.space import is_full
 
 POLL_S = 0.2
 GRACE_S = 5.0
@@ -113,8 +114,19 @@ class EngineProcess:
         self._log_start = log.stat().st_size if log.exists() else 0
         self._in_flight = 0
         self._listeners: dict[str, Callable[[str], None]] = {}
+        self._closed = True
+        # Nobody else holds this engine yet: an interrupt here must not leave its child behind.
+        try:
+            with stopping.held():
+                self._start_child()
+            self._await_start(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_child(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, log.open("ab") as output:
+        with theirs, self._log.open("ab") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", self.module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -130,12 +142,6 @@ class EngineProcess:
         self._sender = Thread(target=send_all, args=(self._connection, self._outbox), daemon=True)
         self._sender.start()
         self._closed = False
-        try:
-            self._await_start(settings)
-        except BaseException:
-            # Nobody else holds this engine yet: an interrupt here must not leave its child behind.
-            self.close()
-            raise
 
     def _await_start(self, settings: EngineSettings) -> None:
         self._outbox.put(settings)
@@ -171,7 +177,7 @@ class EngineProcess:
             self._listeners.pop(completion.id, None)
         return news
 
-    def _death(self) -> EngineError:
+    def _death(self) -> EngineError | DiskFull:
         """The error of a child that has closed its end."""
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(GRACE_S)
@@ -181,6 +187,12 @@ class EngineProcess:
         short = code == -signal.SIGKILL or OUT_OF_MEMORY.search("\n".join(lines))
         hint = "; if memory ran out lower engine.capacity or engine.max_context" if short else ""
         how = how_it_ended(code, lines)
+        # its last words may have found no room either
+        if is_full(self._log.parent):
+            return DiskFull(
+                f"the engine of {self.model} {how}; the disk of {self._log.parent} is full: "
+                "free some space and run the same command again"
+            )
         return self._error("memory" if short else "crash", how, hint)
 
     def _check_stall(self, what: str, seconds: float) -> None:

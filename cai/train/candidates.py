@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from cai.run import sync
+from cai.run import sync_tree
 from cai.train import folder as files
 from cai.train.health import Watch
 from cai.train.jobs import DpoJob, RlJob
@@ -93,7 +93,7 @@ def keep_weights(checkpoint: Path, target: Path) -> None:
     temporary.mkdir(parents=True)
     for path in (path for pattern in WEIGHTS for path in checkpoint.glob(pattern)):
         files.link(path, temporary / path.name)
-    sync(temporary)
+    sync_tree(temporary)
     files.publish(temporary, target)
 
 

@@ -211,5 +211,5 @@ def choose(candidate: Path, checkpoint: Path) -> None:
     temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     link_tree(candidate, temporary)
-    sync(temporary)
+    sync_tree(temporary)
     publish(temporary, checkpoint)

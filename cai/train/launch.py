@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,25 @@ def run_job(
     files.rewind(folder)
     log = folder / files.LOG
     log_start = log.stat().st_size if log.exists() else 0
-    child = start_child(job, folder)
-    try:
+    with running(job, folder) as child:
         follow(child, folder / files.METRICS, on_metrics)
-    finally:
-        end(child)
     result = files.read_json(folder / files.RESULT)
     if result is None:
         raise failure(job, folder, child.returncode, log_start)
     return result
+
+
+@contextmanager
+def running(job: Job, folder: Path) -> Generator[subprocess.Popen[bytes]]:
+    """The trainer; at the end it is ended, with whatever it started."""
+    child = None
+    try:
+        with stopping.held():  # a signal in the midst of it would leave the child behind
+            child = start_child(job, folder)
+        yield child
+    finally:
+        if child:
+            end(child)
 
 
 def start_child(job: Job, folder: Path) -> subprocess.Popen[bytes]:
