@@ -73,6 +73,14 @@ class Reading:
         return {**counts, "left_out": self.left_out}
 
 
+def in_words(summary: Mapping[str, Any]) -> str:
+    """A reading's summary as one line."""
+    left_out = ", ".join(f"{n} {reason}" for reason, n in summary["left_out"].items())
+    return f"{summary['n_rows']} rows, {summary['n_bad']} broken, {summary['n_used']} used" + (
+        f", left out: {left_out}" if left_out else ""
+    )
+
+
 class Foreign(NamedTuple):
     """Everything that a config takes from elsewhere, and a reading of each source."""
 

@@ -180,6 +180,7 @@ def test_the_command_reports_warns_and_asks_nothing_twice(
     result = run_command("some-model", "--data", data, "--n", 20)
     assert result.exit_code == 0, result.output
     assert "same slot preferred in both orders" in result.output
+    assert "0 broken, 20 used, left out: 10 over_n" in " ".join(result.output.split())
     assert "WARNING: some-model@fake is right on" in result.output
     assert "not better than chance" in result.output
     (folder,) = Path("runs/judge-tests").iterdir()

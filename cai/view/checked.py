@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from cai.preferences import in_words
 from cai.prepare import Prepared
 
 
@@ -25,11 +26,7 @@ def checked_lines(prepared: Prepared) -> Iterator[str]:
             + (f", {count.n_moved} moved to eval beside a look-alike" if count.n_moved else "")
         )
     for reading in prepared.readings:
-        left_out = ", ".join(f"{n} {reason}" for reason, n in reading.left_out.items())
-        yield (
-            f"learnt from too: {reading.source}: {reading.n_rows} rows, {reading.n_bad} broken, "
-            f"{reading.n_used} used" + (f", left out: {left_out}" if left_out else "")
-        )
+        yield f"learnt from too: {reading.source}: {in_words(reading.summary())}"
     splits = Counter(prompt.split for prompt in prepared.prompts)
     yield "splits: " + ", ".join(f"{n} {split}" for split, n in splits.items())
     yield (

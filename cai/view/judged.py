@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cai.judge_metrics import EVEN, chance, is_chance
+from cai.preferences import in_words
 from cai.view.plots import plot
 from cai.view.terminal import heading, make_table, measure, one_line
 
@@ -20,7 +21,7 @@ def show_judge_test(result: Mapping[str, Any], console: Console) -> None:
     label = result["label"]
     mode = f"{label['mode']}, {label['ensemble']} principle(s) a pair"
     console.print(heading(result["judge"], result["constitution"], mode))
-    console.print(Text(one_line(f"{result['data']}: {result['rows']}")))
+    console.print(Text(one_line(f"{result['data']}: {in_words(result['rows'])}")))
     console.print(Text(), make_table(("", "", "ideal"), rows(result)), sep="\n")
     console.print(
         Text(), make_table(("principle", "pairs>", "right"), principles(result)), sep="\n"
