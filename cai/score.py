@@ -24,6 +24,7 @@ from cai.sources import Row, SourceCount, read_file
 from cai.train.folder import CHECKPOINT, SCORES
 from cai.train.jobs import ScoreJob
 from cai.train.launch import run_job
+from cai.view.progress import RunProgress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,8 +133,10 @@ def item_of(row: Row) -> Item:
 
 def score_items(job: ScoreJob, items: Sequence[Item], out: Path | None) -> list[Scored]:
     """Score all items in a child process."""
-    with scratch(out) as folder:
-        run_job(job, folder, job_rows(items), lambda _: None)
+    n_texts = sum(len(item.conversations) for item in items)
+    with scratch(out) as folder, RunProgress().stage("score") as progress:
+        progress.doing("reading texts", n_texts)
+        run_job(job, folder, job_rows(items), progress.training)
         return read_scored(folder, items)
 
 

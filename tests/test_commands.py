@@ -80,7 +80,8 @@ def test_a_suite_is_asked_and_shown(folder: Path) -> None:
     command = ["eval", "--suite", "hhh", "--data", folder, "--model", "m", "--engine", "fake"]
     result = cai(*command, "--out", "result.json")
     assert result.exit_code == 0, result.output
-    assert "options shuffled" in result.output
+    assert all(way in result.output for way in ("chat, as given  ", "chat, shuffled  "))
+    assert "…" not in result.output
     assert len(json.loads(Path("result.json").read_text())["outcomes"]) == 12
     found = json.loads(cai(*command, "--json").stdout)
     assert [variant["shuffled"] for variant in found["variants"]] == [False, True]

@@ -199,7 +199,7 @@ def test_a_reward_model_compares_the_two_texts(tmp_path: Path) -> None:
     printer, out = console()
     show_suite(result, printer)
     assert "reward model" in out.getvalue()
-    assert "20/21" in out.getvalue()
+    assert "reward model: 20 of 21 scored" in out.getvalue()
 
 
 @pytest.mark.parametrize(

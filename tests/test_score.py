@@ -241,6 +241,7 @@ def test_a_file_is_scored_as_the_model_scores(reward_path, tmp_path):
         file.writelines(json.dumps(row) + "\n" for row in rows)
     command = [sys.executable, "-c", SCRIPT, reward_path, str(data), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "score: 4/4" in done.stderr
     found = json.loads(done.stdout)
     assert found["heavy"] == []
     expected = RewardModel(reward_path, 64, 1).score([[ASKED, turn("assistant", t)] for t in texts])

@@ -340,6 +340,10 @@ def test_scores(tiny, reward_path, tmp_path):
     }
     assert [scores[f"sft-{i}"]["truncated"] for i in range(4)] == [False, False, True, False]
     assert (result["n_rows"], result["n_truncated"], result["n_not_finite"]) == (12, 3, 0)
+    # twelve rewards, and eight texts under the base and under a policy, three at a time
+    done = [(line["step"], line["max_steps"]) for line in files.read_metrics(tmp_path)]
+    assert len(done) == 4 + 3 + 2 + 2
+    assert (done[0], done[-1]) == ((3, 28), (28, 28))
     assert scores["sft-0"]["reward"] == pytest.approx(scores["none-0"]["reward"], abs=1e-5)
     assert scores["sft-0"]["reward"] != pytest.approx(scores["sft-1"]["reward"], abs=1e-5)
 

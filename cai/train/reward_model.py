@@ -1,7 +1,7 @@
 """Reads scores from a trained reward model, with the same tokens as it was trained on."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,15 @@ class RewardModel:
         self.n_not_finite = 0
         """Conversations so far whose score was NaN or infinite."""
 
-    def score(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        """One scalar for each, in order; none where it is not finite."""
+    def score(
+        self,
+        conversations: Sequence[Conversation],
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> list[float | None]:
+        """One scalar for each, in order; none where it is not finite.
+
+        `on_batch` hears the size of each micro-batch that is done.
+        """
         ids = [self.chat.ids(conversation) for conversation in conversations]
         self.n_truncated += sum(len(row) > self.max_length for row in ids)
         ids = [row[-self.max_length :] for row in ids]
@@ -53,6 +60,7 @@ class RewardModel:
             values = self.forward([ids[i] for i in batch])
             for i, value in zip(batch, values.tolist(), strict=True):
                 scores[i] = value if math.isfinite(value) else None
+            on_batch(len(batch))
         self.n_not_finite += scores.count(None)
         return scores
 

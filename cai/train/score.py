@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from cai.train.setup import free_memory, load_policy, on_gpu
 from cai.train.tokens import Chat
 
 Row = dict[str, Any]
+OnBatch = Callable[[int], None]
+"""Hears how many texts a model has read."""
 
 
 class Span(NamedTuple):
@@ -31,6 +34,17 @@ class Span(NamedTuple):
     cut: bool
 
 
+class Done:
+    """How many readings of a text are done, of `total`, as steps in the folder's metrics."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self.folder, self.total, self.n = folder, total, 0
+
+    def add(self, n: int) -> None:
+        self.n += n
+        files.append_metrics(self.folder, {"step": self.n, "max_steps": self.total})
+
+
 def train(job: ScoreJob, folder: Path) -> dict[str, Any]:
     """Score the folder's rows, leave `scores.jsonl`, return what `result.json` says."""
     start = time.monotonic()
@@ -40,8 +54,11 @@ def train(job: ScoreJob, folder: Path) -> dict[str, Any]:
         raise ConfigError("score: the job names neither a reward model nor a base model")
     chat = Chat(tokenizer_of)
     spans = [span(chat, row, job.max_length) for row in rows]
-    rewards, cut = score_rewards(job, rows)
-    kls = divergences(job, rows, spans, chat)
+    n_rewards = len(rows) if job.reward_model else 0
+    n_kls = sum(row["policy"] is not None for row in rows)
+    done = Done(folder, n_rewards + 2 * n_kls)
+    rewards, cut = score_rewards(job, rows, done.add)
+    kls = divergences(job, rows, spans, chat, done.add)
     lines: list[Row] = [
         {
             "id": row["id"],
@@ -53,8 +70,6 @@ def train(job: ScoreJob, folder: Path) -> dict[str, Any]:
         for i, row in enumerate(rows)
     ]
     write_rows(folder / files.SCORES, lines)
-    n_rewards = len(rows) if job.reward_model else 0
-    n_kls = sum(row["policy"] is not None for row in rows)
     n_found = sum((line["reward"] is not None) + (line["kl"] is not None) for line in lines)
     return {
         "n_rows": len(rows),
@@ -78,7 +93,9 @@ def span(chat: Chat, row: Row, max_length: int) -> Span:
     return Span(kept, min(n_text, len(kept) - 1), len(kept) < len(ids))
 
 
-def score_rewards(job: ScoreJob, rows: list[Row]) -> tuple[list[float | None], list[bool]]:
+def score_rewards(
+    job: ScoreJob, rows: list[Row], on_batch: OnBatch
+) -> tuple[list[float | None], list[bool]]:
     """The reward model's score of each row, and whether it read the row cut."""
     if job.reward_model is None:
         return [None] * len(rows), [False] * len(rows)
@@ -87,11 +104,11 @@ def score_rewards(job: ScoreJob, rows: list[Row]) -> tuple[list[float | None], l
         [*row["prompt"], {"role": "assistant", "content": row["text"]}] for row in rows
     ]
     cut = [len(model.chat.ids(messages)) > job.max_length for messages in conversations]
-    return model.score(conversations), cut
+    return model.score(conversations, on_batch), cut
 
 
 def divergences(
-    job: ScoreJob, rows: list[Row], spans: list[Span], chat: Chat
+    job: ScoreJob, rows: list[Row], spans: list[Span], chat: Chat, on_batch: OnBatch
 ) -> list[float | None]:
     """log P_policy - log P_base of each row's text, in nats.
 
@@ -103,11 +120,12 @@ def divergences(
     if policies and job.base is None:
         raise ConfigError("score: rows name a policy, but the job names no base to compare it with")
     having = [i for i, row in enumerate(rows) if row["policy"] is not None]
-    base = log_probabilities(job.base, [spans[i] for i in having], job.batch_size, chat)
+    base = log_probabilities(job.base, [spans[i] for i in having], job.batch_size, chat, on_batch)
     of_base = dict(zip(having, base, strict=True))
     for policy in policies:
         own = [i for i in having if rows[i]["policy"] == policy]
-        values = log_probabilities(policy, [spans[i] for i in own], job.batch_size, chat)
+        texts = [spans[i] for i in own]
+        values = log_probabilities(policy, texts, job.batch_size, chat, on_batch)
         for i, value in zip(own, values, strict=True):
             gap = value - of_base[i]
             kls[i] = gap if math.isfinite(gap) else None
@@ -116,7 +134,11 @@ def divergences(
 
 @torch.inference_mode()
 def log_probabilities(
-    path: str | None, spans: list[Span], batch_size: int, chat: Chat
+    path: str | None,
+    spans: list[Span],
+    batch_size: int,
+    chat: Chat,
+    on_batch: OnBatch = lambda _: None,
 ) -> list[float]:
     """log P(text | prompt) in nats of each span, under the model of the folder `path`."""
     if path is None or not spans:
@@ -129,6 +151,7 @@ def log_probabilities(
         chosen = [spans[i] for i in batch]
         for i, value in zip(batch, batch_log_probabilities(model, chosen, chat), strict=True):
             totals[i] = value
+        on_batch(len(batch))
     del model
     free_memory()
     return totals

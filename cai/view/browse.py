@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import ClassVar
 
 from rich.text import Text
@@ -126,7 +127,9 @@ class Browser(App[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        for number in SIGNALS:  # An exception in the middle of anything would leave a traceback.
+        # An exception in the middle of anything would leave a traceback. Only a main thread hears
+        # signals.
+        for number in SIGNALS if current_thread() is main_thread() else ():
             leave = partial(self.exit, return_code=128 + number)
             asyncio.get_running_loop().add_signal_handler(number, leave)
         self.list.focus()

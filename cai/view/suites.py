@@ -5,18 +5,17 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from cai.accuracy import Accuracy, SuiteResult, Variant
+from cai.accuracy import RewardAccuracy, SuiteResult, Variant
 from cai.view.terminal import heading, make_table, measure, one_line
 
-COLUMNS = ("asked", "scored>", "accuracy>", "± s.e.>", "95 % interval>", "chance>")
-DETAILS = ("P(right)>", "P(none)>", "ECE>", "ties>")
+COLUMNS = ("asked", "accuracy ± s.e.>", "95 %>", "chance>", "P(right)>", "P(none)>", "ECE>")
 
 
 def show_suite(result: SuiteResult, console: Console) -> None:
     """Print the accuracy of each way of asking, the share of each option, what was left out."""
     models = (result.model, result.reward_model and f"reward model {result.reward_model}")
     console.print(heading(result.suite, f"{result.n_items} of {result.n_rows} items", *models))
-    console.print(make_table((*COLUMNS, *DETAILS), rows(result)))
+    console.print(make_table(COLUMNS, rows(result)))
     if result.variants:
         names = (f"{name_of(variant)}>" for variant in result.variants)
         columns = ("chosen (right)", *names)
@@ -25,29 +24,29 @@ def show_suite(result: SuiteResult, console: Console) -> None:
         console.print(Text(one_line(line), "dim"))
 
 
+def ways(result: SuiteResult) -> Iterator[tuple[str, Variant | RewardAccuracy]]:
+    """What was measured, by name: each variant, then the reward model."""
+    yield from ((name_of(variant), variant) for variant in result.variants)
+    if result.reward:
+        yield "reward model", result.reward
+
+
 def rows(result: SuiteResult) -> Iterator[list[object]]:
-    """A row for each variant, then one for the reward model."""
-    for variant in result.variants:
-        more = [measure(variant.p_outside, 1, 3), measure(variant.ece, 1, 3), variant.n_ties]
-        yield [name_of(variant), *cells(variant, variant.chance), *more]
-    if found := result.reward:
-        yield ["reward model", *cells(found, found.chance), None, None, found.n_ties]
+    """The cells under `COLUMNS`."""
+    for name, found in ways(result):
+        p_outside, ece = getattr(found, "p_outside", None), getattr(found, "ece", None)
+        spread = "" if found.stderr is None else f" ± {found.stderr * 100:.1f}"
+        yield [
+            name,
+            f"{found.accuracy * 100:.1f}{spread} %",
+            f"[{found.low * 100:.1f}, {found.high * 100:.1f}]",
+            measure(found.chance, 100, 1),
+            *(measure(value, 1, 3) for value in (found.p_right, p_outside, ece)),
+        ]
 
 
 def name_of(variant: Variant) -> str:
-    return f"{variant.format}, options {'shuffled' if variant.shuffled else 'as given'}"
-
-
-def cells(found: Accuracy, chance: float) -> list[object]:
-    """The cells under `COLUMNS` after the first, and P(right)."""
-    return [
-        f"{found.n_scored}/{found.n}",
-        measure(found.accuracy, 100, 1),
-        measure(found.stderr, 100, 1),
-        f"{found.low * 100:.1f} – {found.high * 100:.1f} %",
-        measure(chance, 100, 1),
-        measure(found.p_right, 1, 3),
-    ]
+    return f"{variant.format}, {'shuffled' if variant.shuffled else 'as given'}"
 
 
 def option_rows(variants: Sequence[Variant]) -> Iterator[list[object]]:
@@ -66,6 +65,11 @@ def shares(variant: Variant, option: str) -> str:
 
 def notes(result: SuiteResult) -> Iterator[str]:
     """What the tables leave out."""
+    for name, found in ways(result):
+        if found.n_failed:
+            yield f"{name}: {found.n_scored} of {found.n} scored"
+        if found.n_ties:
+            yield f"{name}: {found.n_ties} ties"
     for variant in result.variants:
         if variant.accuracy_norm is not None:
             norm = measure(variant.accuracy_norm, 100, 1)

@@ -47,9 +47,16 @@ EVALUATION = (
 )
 
 
+FILE_WIDTH = 160
+"""Columns where no terminal has any."""
+
+
 def standard_console() -> Console:
     """Where commands print: model text is never read as markup."""
-    return Console(markup=False, highlight=False, emoji=False)
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
+    return console
 
 
 def page(texts: Iterable[str], console: Console, paged: bool = True) -> None:
