@@ -79,6 +79,7 @@ def answers(engine: Engine) -> dict[str, Completion]:
     requests += [
         ask("long", "word " * 4000),
         ask("long-choice", "word " * 4000, choices=("A", "B")),
+        ask("empty", "", raw=True),
     ]
     return collect(engine, requests)
 
@@ -107,12 +108,14 @@ def test_choices_are_scored_not_generated(answers: dict[str, Completion]) -> Non
     assert all(value < 0 for value in choice.choice_logprobs)
 
 
-@pytest.mark.parametrize("name", ["long", "long-choice"])
-def test_a_prompt_too_long_is_an_error_completion(
-    answers: dict[str, Completion], name: str
+@pytest.mark.parametrize(
+    ("name", "why"), [("long", "tokens"), ("long-choice", "tokens"), ("empty", "has no token")]
+)
+def test_a_prompt_that_does_not_fit_is_an_error_completion(
+    answers: dict[str, Completion], name: str, why: str
 ) -> None:
     assert answers[name].finish == "error"
-    assert "tokens" in (answers[name].error or "")
+    assert why in (answers[name].error or "")
 
 
 def test_who_listens_hears_the_text_grow(engine: Engine) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from cai.engines.base import Completion, Request
+from cai.engines.process import unfit_prompt
 from cai.records import derive_seed
 
 Answer = Callable[[Request], Completion]
@@ -62,10 +63,10 @@ class FakeEngine:
 
     def _answer(self, request: Request) -> Completion:
         completion = self._function(request)
-        if completion.n_prompt_tokens + 1 > self.context:
-            n = completion.n_prompt_tokens
-            error = f"the prompt has {n} tokens; the context holds {self.context}"
-            return Completion(request.id, "", "error", n, error=error)
+        n = completion.n_prompt_tokens
+        # a chat template adds some tokens
+        if error := unfit_prompt(request.id, n if request.raw else max(n, 1), self.context):
+            return error
         if request.on_text:
             for word in re.finditer(r"\S+", completion.text):
                 request.on_text(completion.text[: word.end()])

@@ -64,11 +64,13 @@ def context_limit(path: Path, max_context: int) -> int:
     return min(max_context, model_context(path) or max_context)
 
 
-def prompt_too_long(request_id: str, n_tokens: int, context: int) -> Completion | None:
-    """An error completion if the prompt leaves no room for a token, else none."""
-    if n_tokens < context:
+def unfit_prompt(request_id: str, n_tokens: int, context: int) -> Completion | None:
+    """An error completion if the prompt has no token or leaves no room for one, else none."""
+    if 0 < n_tokens < context:
         return None
     error = f"the prompt has {n_tokens} tokens; with one generated the context holds {context}"
+    if not n_tokens:
+        error = "the prompt has no token: there is nothing to continue (an odd chat template?)"
     return Completion(request_id, "", "error", n_tokens, error=error)
 
 

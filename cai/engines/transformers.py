@@ -16,7 +16,7 @@ from transformers import (
 from cai.engines.base import Completion, Request
 from cai.engines.choices import add_up, questions
 from cai.engines.encode import ChatEncoder
-from cai.engines.process import EngineSettings, context_limit, prompt_too_long
+from cai.engines.process import EngineSettings, context_limit, unfit_prompt
 from cai.records import Finish
 
 Row = tuple[Request, list[int]]
@@ -113,7 +113,7 @@ class TransformersEngine:
                 self._rows.append((request, ids))
 
     def _fits(self, request: Request, n_tokens: int) -> bool:
-        error = prompt_too_long(request.id, n_tokens, self.context)
+        error = unfit_prompt(request.id, n_tokens, self.context)
         self._done += [error] if error else []
         return error is None
 

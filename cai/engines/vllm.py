@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vllm import EngineArgs, LLMEngine, SamplingParams
+from vllm.exceptions import VLLMValidationError
 from vllm.platforms import current_platform
 
 from cai.complaints import dotted
 from cai.engines.base import Completion, Request
 from cai.engines.choices import Prefix, add_up, questions
 from cai.engines.encode import ChatEncoder
-from cai.engines.process import EngineSettings, context_limit, prompt_too_long
+from cai.engines.process import EngineSettings, context_limit, unfit_prompt
 from cai.errors import ConfigError
 from cai.forbidden import ENGINE, find_forbidden
 from cai.records import Finish
@@ -53,7 +54,7 @@ class VllmEngine:
 
     def _submit_text(self, request: Request) -> None:
         ids = self._encoder.encode(request.messages, request.raw)
-        if error := prompt_too_long(request.id, len(ids), self.context):
+        if error := unfit_prompt(request.id, len(ids), self.context):
             self._done.append(error)
             return
         sampling = request.sampling
@@ -64,30 +65,33 @@ class VllmEngine:
             stop=list(self._encoder.stops(request)),
             seed=request.seed,
         )
-        self._requests[request.id] = request
         self._add(request.id, ids, params)
+        self._requests[request.id] = request
 
     def _add(self, request_id: str, ids: Sequence[int], params: SamplingParams) -> None:
-        self._engine.add_request(request_id, {"prompt_token_ids": list(ids)}, params)
+        try:
+            self._engine.add_request(request_id, {"prompt_token_ids": list(ids)}, params)
+        except VLLMValidationError as error:
+            raise ValueError(str(error)) from error
 
     def _submit_choices(self, request: Request) -> None:
         prompt, continuations = self._encoder.encode_choices(
             request.messages, request.choices, request.raw
         )
         longest = max(len(ids) for ids in continuations)
-        if error := prompt_too_long(request.id, len(prompt) + longest - 1, self.context):
+        if error := unfit_prompt(request.id, len(prompt) + longest - 1, self.context):
             self._done.append(error)
             return
         asked = questions(continuations)
-        self._scoring[request.id] = Scoring(request, len(prompt), continuations, {}, len(asked))
         for number, (prefix, tokens) in enumerate(asked.items()):
             ids = sorted(tokens)
             params = SamplingParams(
                 temperature=0.0, max_tokens=1, logprobs=len(ids), logprob_token_ids=ids
             )
             name = f"{request.id}/{number}"
-            self._asked[name] = (request.id, prefix)
             self._add(name, [*prompt, *prefix], params)
+            self._asked[name] = (request.id, prefix)
+        self._scoring[request.id] = Scoring(request, len(prompt), continuations, {}, len(asked))
 
     def poll(self) -> list[Completion]:
         """One step of the engine. Empty while everything is still being generated."""
