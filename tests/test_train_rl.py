@@ -158,28 +158,52 @@ def test_a_reward_model_needs_a_folder(tiny):
         reward_functions(rl_job(tiny, ModelReward()), Rollouts())
 
 
-def test_rollouts_add_up_the_terms_that_have_a_score():
-    from cai.train.rewards import Rollouts, Term
+def test_what_one_term_cannot_score_has_no_reward_from_any():
+    from cai.train.rewards import Rollouts, Term, Terms
 
-    rollouts = Rollouts()
-    scores = {"a": [1.0, None, None], "b": [10.0, 20.0, None]}
-    terms = [
-        Term(
-            ModelReward(name=name, weight=weight), lambda name=name, **_: scores[name], rollouts, i
-        )
-        for i, name, weight in ((True, "a", 2.0), (False, "b", 0.5))
-    ]
-    given = {"completions": [[turn("assistant", t)] for t in "xyz"], "completion_ids": [[1]] * 3}
+    rollouts, asked = Rollouts(), []
+    scores = {"a": [1.0, None, 3.0, None], "b": [10.0, 20.0, None, None]}
+
+    def scorer(name):
+        return lambda **_: asked.append(name) or scores[name]
+
+    models = [ModelReward(name="a", weight=2.0), ModelReward(name="b", weight=0.5)]
+    together = Terms(models, [scorer("a"), scorer("b")], rollouts)
+    terms = [Term(name, i, together) for i, name in enumerate(scores)]
+    given = {"completions": [[turn("assistant", t)] for t in "wxyz"], "completion_ids": [[1]] * 4}
     for _ in range(2):
-        assert [term(**given) for term in terms] == list(scores.values())
+        columns = [term(**given) for term in terms]
+        assert columns == [[1.0, None, None, None], [10.0, None, None, None]]
+    assert asked == ["a", "b"] * 2
     one, two = rollouts.take()
     assert one == two
     assert [(row.text, row.n_tokens, row.reward) for row in one] == [
-        ("x", 1, 7.0),
-        ("y", 1, 10.0),
+        ("w", 1, 7.0),
+        ("x", 1, None),
+        ("y", 1, None),
         ("z", 1, None),
     ]
     assert rollouts.take() == []
+
+
+@METHODS
+def test_a_score_that_is_not_finite_is_no_reward_beside_other_terms(
+    tiny, reward_path, tmp_path, monkeypatch, method
+):
+    from cai.train.reward_model import RewardModel
+
+    score = RewardModel.score
+
+    def first_missing(self, conversations):
+        return [None, *score(self, conversations)[1:]]
+
+    monkeypatch.setattr(RewardModel, "score", first_missing)
+    constant = RuleReward(kind="rule", name="always", weight=100.0, pattern="")
+    train(rl_job(tiny, reward_path, constant, method=method), tmp_path, prompts(6))
+    for line in files.read_metrics(tmp_path):
+        # as 0 the missing score would be in the mean of the sums, which is that of three of four
+        assert line["rewards/always/mean"] == 1
+        assert line["reward"] == pytest.approx(line["rewards/reward_model/mean"] + 100, abs=1e-4)
 
 
 # --- health
