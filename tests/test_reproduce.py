@@ -185,6 +185,20 @@ def test_step_means_leave_out_what_was_not_logged():
     assert (found["reward"], found["kl"], found["distinct_2"]) == (1.5, None, None)
 
 
+def test_only_what_was_asked_for_answers(tmp_path):
+    asked = {"model": MODEL, "progress": StageProgress("x", Console(quiet=True))}
+    works = [
+        Work(options_for(tmp_path, sizes=SIZES.model_copy(update={"rl": sizes})), **asked)
+        for sizes in (SIZES.rl, SIZES.rl.model_copy(update={"max_tokens": 13}))
+    ]
+    prompts = [one for i in range(4) for one in dialogues.prompts_of(human_pair(i))]
+    for work in (*works, works[0]):
+        answers = policy.answer("before", MODEL, prompts, work)
+        assert sorted(prompt.id for prompt, _ in answers) == sorted(one.id for one in prompts)
+        limits = {response.generation.sampling.max_tokens for _, response in answers}
+        assert limits == {work.options.sizes.rl.max_tokens}
+
+
 # --- the whole
 
 
