@@ -133,6 +133,21 @@ def test_cuts_of_all_reward_models_are_counted(tiny, reward_path, tmp_path):
     assert result["n_reward_truncated"] == 16
 
 
+@pytest.mark.parametrize(
+    ("trainer", "n_cut"),
+    [
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 1}, 16),
+        # generated at the first, third and fifth of six batches: one step has two, the other one
+        ({"gradient_accumulation_steps": 3, "steps_per_generation": 2}, 24),
+        ({"gradient_accumulation_steps": 1, "steps_per_generation": 2}, 8),
+    ],
+)
+def test_cuts_of_all_generations_are_counted(tiny, reward_path, tmp_path, trainer, n_cut):
+    rows = [{"prompt": [turn("user", "why " * 6)]} for _ in range(16)]
+    job = rl_job(tiny, reward_path, **trainer).model_copy(update={"reward_max_length": 8})
+    assert train(job, tmp_path, rows)["n_reward_truncated"] == n_cut
+
+
 @pytest.mark.parametrize(("n_tokens", "reward"), [(0, 0.0), (20, 0.0), (21, 0.02), (120, 2.0)])
 def test_length_counts_what_is_not_free(n_tokens, reward):
     from cai.train.rewards import lengths

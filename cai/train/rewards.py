@@ -16,8 +16,10 @@ from cai.train.reward_model import RewardModel
 
 TRUNCATED = "reward_truncated"
 NOT_FINITE = "reward_not_finite"
-"""Metrics, the mean over reward models and processes: completions in a step whose score was read
+"""Metrics, the mean over reward models, processes and generations: completions whose score was read
 from cut tokens, or that have none."""
+GENERATIONS = "generations"
+"""A step's batches of completions, each sampled and scored at once; a step may reuse older ones."""
 TEXT_CHARS = 4000
 """Characters of a completion that rules and health checks read."""
 

@@ -22,7 +22,14 @@ from cai.train import folder as files
 from cai.train.candidates import KeepCallback, export
 from cai.train.health import HealthCallback, Watch
 from cai.train.jobs import RlJob
-from cai.train.rewards import NOT_FINITE, TRUNCATED, Rollouts, count_models, reward_functions
+from cai.train.rewards import (
+    GENERATIONS,
+    NOT_FINITE,
+    TRUNCATED,
+    Rollouts,
+    count_models,
+    reward_functions,
+)
 from cai.train.setup import (
     MetricsCallback,
     advance,
@@ -93,8 +100,8 @@ def progressed(job: RlJob, metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def total(metrics: list[dict[str, Any]], name: str, n: int) -> int:
-    """The sum of a count over all steps, of which TRL logs the mean over `n` calls."""
-    return round(sum(line.get(name, 0) for line in metrics) * n)
+    """The sum of a count over all steps, of which TRL logs the mean over `n` calls a generation."""
+    return round(sum(line.get(name, 0) * line.get(GENERATIONS, 1) for line in metrics) * n)
 
 
 def make_trainer(
