@@ -98,11 +98,16 @@ def test_rewards_that_are_not_finite_are_counted_or_refused():
 
     scores, logged = [1.0, None], {}
     model = SimpleNamespace(n_truncated=0, score=lambda _: scores)
-    reward = PolicyReward(model)
+    reward = PolicyReward(model, "judged")
     assert reward([[], []], [[], []], logged.__setitem__) == [1.0, None]
     assert logged == {"reward_truncated": 0, "reward_not_finite": 1}
-    scores[0] = None
-    with pytest.raises(TrainError, match="none of 2 rewards is finite"):
+    for seen in ([None, None], [None, None], [None, 1.0], [None, None], [None, None]):
+        scores[:] = seen
+        assert reward([[], []], [[], []], logged.__setitem__) == seen
+    assert logged["reward_not_finite"] == 2
+    with pytest.raises(
+        TrainError, match=r"no reward of 3 batches in a row is finite; .* of judged"
+    ):
         reward([[], []], [[], []], logged.__setitem__)
 
 
@@ -199,6 +204,15 @@ def test_what_one_term_cannot_score_has_no_reward_from_any():
         ("z", 1, None),
     ]
     assert rollouts.take() == []
+
+
+def test_a_training_without_a_finite_reward_is_an_error(tiny, reward_path, tmp_path, monkeypatch):
+    from cai.train.reward_model import RewardModel
+
+    monkeypatch.setattr(RewardModel, "score", lambda _, conversations: [None] * len(conversations))
+    watched = UNWATCHED.model_copy(update={"window": 8, "patience": 1, "max_zero_std": 0.95})
+    with pytest.raises(TrainError, match="no reward was finite; check the reward models"):
+        train(rl_job(tiny, reward_path, LENGTH, health=watched), tmp_path, prompts(6))
 
 
 @METHODS

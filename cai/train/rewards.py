@@ -20,6 +20,8 @@ NOT_FINITE = "reward_not_finite"
 from cut tokens, or that have none."""
 GENERATIONS = "generations"
 """A step's batches of completions, each sampled and scored at once; a step may reuse older ones."""
+MAX_DEAD = 3
+"""Batches without a finite score, one after the other, that end the training."""
 TEXT_CHARS = 4000
 """Characters of a completion that rules and health checks read."""
 
@@ -118,6 +120,8 @@ class PolicyReward:
     def __init__(self, model: RewardModel, name: str = "reward_model") -> None:
         self.model = model
         self.__name__ = name
+        self.n_dead = 0
+        """Batches in a row without a score."""
 
     def __call__(
         self,
@@ -126,14 +130,18 @@ class PolicyReward:
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float | None]:
-        """Score a batch. Raises TrainError if no score is finite."""
+        """Score a batch. Raises TrainError after `MAX_DEAD` in a row without a finite score.
+
+        Not after one: a batch may be as small as two completions, of one process of many.
+        """
         before = self.model.n_truncated
         both = zip(prompts, completions, strict=True)
         scores = self.model.score([prompt + completion for prompt, completion in both])
-        if all(score is None for score in scores):
+        self.n_dead = self.n_dead + 1 if all(score is None for score in scores) else 0
+        if self.n_dead == MAX_DEAD:
             raise TrainError(
-                f"rl: none of {len(scores)} rewards is finite; check the reward model of "
-                f"{self.__name__} in rl.rewards"
+                f"rl: no reward of {MAX_DEAD} batches in a row is finite; check the reward model "
+                f"of {self.__name__} in rl.rewards"
             )
         log_metric(TRUNCATED, self.model.n_truncated - before)
         log_metric(NOT_FINITE, scores.count(None))
