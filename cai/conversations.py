@@ -1,8 +1,9 @@
 """The conversations in a row: whole dialogues, a prompt and its answer, two sides of a preference.
 
 One reader for scores, preferences and ratings. Forms: `prompt` with `response` or `completion`;
-`messages`; `chosen` with `rejected`, which are whole dialogues (hh-rlhf's text, or turns) or go on
-from a `prompt` (https://huggingface.co/docs/trl/dataset_formats).
+`messages`; `chosen` with `rejected`, which are whole dialogues (hh-rlhf's text, or turns) that
+begin with the `prompt`, if there is one, or go on from it
+(https://huggingface.co/docs/trl/dataset_formats).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,24 +56,50 @@ def side(data: Mapping[str, Any], name: str, place: str) -> Conversation:
     """The conversation in a field: a whole dialogue, or what follows the row's prompt."""
     value, prompt = data[name], data.get("prompt")
     place = f"{place}: {name}"
-    if prompt is None or is_dialogue(value):
+    if prompt is None:
         return answered(one_dialogue(value, place), place)
-    return continued(prompt, value, place)
+    if isinstance(value, str) and not TURN.match(value):
+        return continued(prompt, value, place)
+    before = opening(prompt, f"{place}: prompt")
+    turns = one_dialogue(value, place, whole=False)
+    if begins_with(turns, before):
+        return answered(one_dialogue(value, place), place)
+    joined = [message.model_dump() for message in (*before, *turns)]
+    whole = answered(one_dialogue(joined, place), place)
+    # turns of one role in a row are read as one, and neither part has two
+    if len(whole) < len(joined) or "system" in (message.role for message in turns):
+        raise ConfigError(
+            f"{place}: begins with the {turns[0].role}'s turn and the row's prompt ends with the "
+            f"{before[-1].role}'s; expected a dialogue that begins as the prompt does, or the "
+            "turns that follow it"
+        )
+    return whole
 
 
-def is_dialogue(value: Any) -> bool:
-    """Whether a text or list of turns begins where a dialogue begins, not at its answer."""
-    if isinstance(value, str):
-        return bool(TURN.match(value))
-    first: Any = cast(list[Any], value)[0] if isinstance(value, list) and value else None
-    return isinstance(first, dict) and cast(dict[str, Any], first).get("role") != "assistant"
+def opening(prompt: Any, place: str) -> Conversation:
+    """A prompt's turns, none where they say nothing.
+
+    Without hh-rlhf's way to end a prompt: an empty "Assistant:".
+    """
+    turns = one_dialogue(prompt, place, whole=False)
+    if not any(turn.content.strip() for turn in turns):
+        return ()
+    is_open = turns[-1].role == "assistant" and not turns[-1].content.strip()
+    return turns[:-1] if is_open else turns
+
+
+def begins_with(turns: Conversation, before: Conversation) -> bool:
+    """Whether a side is a whole dialogue: it repeats the prompt, under a system turn or not."""
+    both = [[(m.role, m.content.strip()) for m in part] for part in (turns, before)]
+    if turns and turns[0].role == "system" and before and before[0].role != "system":
+        del both[0][0]
+    return both[0][: len(both[1])] == both[1]
 
 
 def continued(prompt: Any, answer: Any, place: str) -> Conversation:
     """A prompt (text or turns) with its answer (text or turns)."""
-    before = one_dialogue(prompt, f"{place}: prompt")
-    if before[-1].role == "assistant" and not before[-1].content.strip():
-        before = before[:-1]  # hh-rlhf's way to end a prompt: "Assistant:"
+    one_dialogue(prompt, f"{place}: prompt")
+    before = opening(prompt, f"{place}: prompt")
     if before[-1].role != "user":
         raise ConfigError(f"{place}: the prompt ends with an {before[-1].role}'s turn")
     said: Any = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer

@@ -35,6 +35,18 @@ def broken(stage: str, found: Json, guards: Guards) -> list[Measure]:
     return over
 
 
+def lost(found: Json) -> Iterator[str]:
+    """A warning without a bound: the best of RL's policies is worse than the one it began with."""
+    rate = found.get("win_rate_over_start")
+    if rate and rate["high"] < 0.5:
+        yield (
+            f"rl: the judge likes the policy of step {found['chosen_step']}, the best that was "
+            f"kept, less than the one that RL started from: it wins {rate['win_rate']:.0%} "
+            f"[{rate['low']:.0%}, {rate['high']:.0%}] of {rate['n']} prompts (look at rl.health "
+            "and models.judge, and at what `cai eval` says of both policies)"
+        )
+
+
 def refuse(stage: str, over: list[Measure], guards: Guards) -> None:
     """Raise QualityGate if a broken bound is one that stops the run."""
     stopping = [measure for measure in over if measure.bound in guards.stop]

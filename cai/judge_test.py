@@ -20,7 +20,7 @@ from cai.judge_metrics import chance, is_chance, measure
 from cai.lock import RunLock
 from cai.manifest import run_at
 from cai.models import Model, model_for
-from cai.preferences import read_pairs
+from cai.preferences import Reading, read_pairs
 from cai.prompts import Templates
 from cai.records import digest
 from cai.resolve import Options, resolve_config
@@ -70,6 +70,7 @@ def judge_test(options: JudgeTestOptions, progress: RunProgress | None = None) -
     decided = [pair for pair in pairs if pair.p_chosen != 0.5]
     if not decided:
         raise ConfigError(f"{options.data}: no pair in it that says which side is better")
+    leave_out(len(pairs) - len(decided), "undecided", count)
     # Where verdicts are written anyway, there is no need for more of them.
     n_written = 0 if config.label.mode == "text" else options.n_written
     trial = make_trial(decided, options.n_identical, n_written)
@@ -96,6 +97,13 @@ def judge_test(options: JudgeTestOptions, progress: RunProgress | None = None) -
         )
     write_json(folder / "result.json", result)
     return result
+
+
+def leave_out(n: int, reason: str, reading: Reading) -> None:
+    """Count `n` of the rows used as left out."""
+    if n:
+        reading.n_used -= n
+        reading.left_out[reason] = n
 
 
 def refuse_chance(result: Mapping[str, Any]) -> None:

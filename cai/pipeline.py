@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cai.artefacts import DONE, artefacts
 from cai.errors import CaiError, ConfigError
-from cai.guards import broken, refuse
+from cai.guards import broken, lost, refuse
 from cai.manifest import Manifest
 from cai.records import digest
 from cai.run import disk_errors, json_text, read_json, write_atomic
@@ -115,7 +115,8 @@ def guard(context: RunContext, stage: str, manifest: Manifest, progress: RunProg
     if (folder / METRICS).is_file():
         found |= read_json(folder / METRICS)
     over = broken(stage, found, guards)
-    for text in manifest.warn(stage, [measure.text for measure in over]):
+    texts = [*(measure.text for measure in over), *lost(found)]
+    for text in manifest.warn(stage, texts):
         progress.say(f"! {text}")
     refuse(stage, over, guards)
 

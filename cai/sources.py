@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -263,26 +264,24 @@ def row_dialogues(row: Row) -> list[tuple[Message, ...]]:
     return [one_dialogue(data[field], f"{row.place}: {field}") for field in fields]
 
 
-def one_dialogue(value: Any, place: str) -> tuple[Message, ...]:
-    """Messages of a text, of a dialogue in `Human: … Assistant: …` form, or of a list of turns."""
+def one_dialogue(value: Any, place: str, whole: bool = True) -> tuple[Message, ...]:
+    """Messages of a text, of a dialogue in `Human: … Assistant: …` form, or of a list of turns.
+    Raises ConfigError if no human says anything in a `whole` one."""
     if isinstance(value, str):
         turns = parse_dialogue(value) if TURN.match(value) else [("user", value)]
     elif isinstance(value, list):
         turns = [check_turn(turn, place) for turn in value]
     else:
         raise ConfigError(f"{place}: expected text or a list of turns")
-    merged: list[tuple[str, str]] = []
-    for role, raw in turns:
+    messages: list[Message] = []
+    # Two turns of one role in a row are one turn: no template can render them, no word is lost.
+    for role, group in groupby(turns, lambda turn: turn[0]):
         # Half of a surrogate pair can stand in JSON and nowhere else.
-        content = raw.encode("utf-8", "replace").decode()
-        # Two turns of one role in a row are one turn: no template can render them, no word is lost.
-        if merged and merged[-1][0] == role:
-            merged[-1] = (role, f"{merged[-1][1]}\n\n{content}")
-        else:
-            merged.append((role, content))
-    if not any(role == "user" and content.strip() for role, content in merged):
+        content = "\n\n".join(raw for _, raw in group).encode("utf-8", "replace").decode()
+        messages.append(Message.model_validate({"role": role, "content": content}))
+    if whole and not any(one.role == "user" and one.content.strip() for one in messages):
         raise ConfigError(f"{place}: no turn of a human's")
-    return tuple(Message.model_validate({"role": r, "content": c}) for r, c in merged)
+    return tuple(messages)
 
 
 def parse_dialogue(text: str) -> list[tuple[str, str]]:

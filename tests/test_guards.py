@@ -12,8 +12,10 @@ from cai.config import Guards, RunConfig
 from cai.engines import fake
 from cai.engines.base import Completion, Request
 from cai.errors import QualityGate
-from cai.guards import broken, check_cuts
+from cai.guards import broken, check_cuts, lost
 from cai.run import read_json, read_rows
+from cai.stages.selection import win_rates
+from cai.view.progress import RunProgress
 
 BASE = {
     "n": 30,
@@ -86,6 +88,13 @@ def test_each_bound_is_broken_by_its_own_number(
 def test_a_rise_that_may_be_chance_is_none() -> None:
     found = evaluated(over_refusal={"value": 0.5, "low": 0.15, "high": 0.7})
     assert broken("evaluate", found, Guards()) == []
+
+
+@pytest.mark.parametrize(("high", "n"), [(0.49, 1), (0.5, 0), (0.7, 0)])
+def test_a_policy_that_loses_against_the_start_is_a_warning(high: float, n: int) -> None:
+    rate = {"win_rate": 0.3, "low": 0.15, "high": high, "n": 24}
+    assert len([*lost({"chosen_step": 8, "win_rate_over_start": rate})]) == n
+    assert [*lost({"chosen_step": 8, "chosen_by": "last healthy"})] == []
 
 
 def test_only_bounds_can_stop() -> None:
@@ -182,6 +191,25 @@ def test_policies_that_got_worse_are_named(tmp_path: Path, monkeypatch: pytest.M
     assert "rl refuses look-alike prompts" in (run / "report.html").read_text()
     policies = read_json(run / "07-evaluate" / "metrics.json")["policies"]
     assert policies["base"]["length_correlation"] is not None
+
+
+def test_rl_that_made_the_policy_worse_is_said_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def losing(*given: Any) -> list[dict[str, Any]]:
+        bounds = {"low": 0.1, "high": 0.4, "n": 20}
+        return [rate | {"win_rate": 0.2} | bounds for rate in win_rates(*given)]
+
+    monkeypatch.setattr("cai.stages.selection.win_rates", losing)
+    monkeypatch.setattr(RunProgress, "say", lambda _, text: said.append(text))
+    run = start(tmp_path / "run", until="rl")
+    stages = {one["name"]: one for one in read_json(run / "manifest.json")["stages"]}
+    (text,) = (one for one in stages["rl"]["warnings"] if "started from" in one)
+    assert "wins 20% [10%, 40%] of 20 prompts (look at rl.health and models.judge" in text
+    assert f"! {text}" in said
+    assert "less than the one that RL started from" in (run / "report.md").read_text()
 
 
 def test_texts_cut_at_their_limit_warn(tmp_path: Path) -> None:

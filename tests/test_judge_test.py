@@ -194,6 +194,21 @@ def test_the_command_reports_warns_and_asks_nothing_twice(
     assert len(list(read_rows(folder / "records.jsonl"))) == n
 
 
+def test_pairs_without_a_better_side_are_counted(data: Path) -> None:
+    even = [
+        {"prompt": f"Why {i}?", "chosen": "b", "rejected": "c", "p_chosen": 0.5} for i in range(6)
+    ]
+    write_rows(Path("mixed.jsonl"), [*read_rows(data), *even])
+    result = run_command("some-model", "--data", "mixed.jsonl", "--n", 33)
+    assert result.exit_code == 0, result.output
+    (folder,) = Path("runs/judge-tests").iterdir()
+    found = read_json(folder / "result.json")
+    rows = found["rows"]
+    assert rows["left_out"].keys() == {"over_n", "undecided"}
+    assert found["n_pairs"] == rows["n_used"] == 33 - rows["left_out"]["undecided"]
+    assert rows["n_rows"] == 36 == rows["n_used"] + sum(rows["left_out"].values())
+
+
 def test_strict_refuses_a_judge_at_chance(data: Path) -> None:
     result = run_command("some-model", "--data", data, "--strict")
     assert result.exit_code == 4

@@ -69,6 +69,17 @@ def test_which_two_are_drawn_depends_on_the_seed() -> None:
     assert len(keys) > 5
 
 
+def test_a_text_is_compared_as_often_as_it_is_drawn_first_or_second() -> None:
+    drawn = [response(f"a{i}", text, prompt="a") for i, text in enumerate("xxyz")]
+    n, found = 3000, Counter[str]()
+    for seed in range(n):
+        ((pair,), _) = pair_up(PROMPTS, drawn, "random", seed)
+        found["".join(sorted((pair.one.text, pair.two.text)))] += 1
+    # y and z are compared where both come before either x: in 4 of 24 orders
+    shares = {texts: count / n for texts, count in found.items()}
+    assert shares == pytest.approx({"xy": 5 / 12, "xz": 5 / 12, "yz": 1 / 6}, abs=0.04)
+
+
 def test_of_every_two_best_against_worst_is_kept() -> None:
     three = [response(name, name, prompt="a") for name in ("low", "mid", "top")]
     rank = {"low": 0.1, "mid": 0.5, "top": 0.8}
@@ -83,6 +94,19 @@ def test_of_every_two_best_against_worst_is_kept() -> None:
     assert preference is not None
     assert (preference.chosen_id, preference.p_chosen) == ("top", pytest.approx(0.85))
     assert extremes(pairs, []) == []
+
+
+def test_a_pair_without_a_judgement_of_its_own_is_no_extreme() -> None:
+    low, mid, top = (response(name, name, prompt="a") for name in ("low", "mid", "top"))
+    pairs, _ = pair_up(PROMPTS, [low, mid, top], "extremes", 0)
+    labels = [
+        label(low, mid, 0.1), label(mid, low, 0.9),
+        label(top, mid, 0.7), label(mid, top, 0.3),
+        label(top, low, 0.9),
+    ]  # fmt: skip
+    (kept,) = extremes(pairs, labels)
+    assert {kept.one.id, kept.two.id} == {"low", "mid"}
+    assert combine(kept, labels) is not None
 
 
 def test_a_revision_is_paired_with_what_it_revises() -> None:

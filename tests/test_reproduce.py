@@ -11,6 +11,7 @@ from tiny_model import train
 
 from cai.config import Engine
 from cai.errors import ConfigError, RunConflict, TrainError
+from cai.metrics import gap_accuracy
 from cai.preferences import Pair as HumanPair
 from cai.records import Message
 from cai.reproduce import dialogues, gaps, human, judging, labels, policy, run
@@ -25,7 +26,7 @@ from cai.reproduce.options import (
 )
 from cai.sections import Lora, RuleReward
 from cai.view.progress import RunProgress, StageProgress
-from cai.view.reproduced import markdown, show_reproduced
+from cai.view.reproduced import human_section, markdown, show_reproduced
 
 pytest_plugins = ["tiny_fixtures"]
 
@@ -180,9 +181,36 @@ def test_the_rule_counts_characters():
     assert human.rule_accuracy(pairs).value == 0.5
 
 
+def test_an_interval_counts_dialogues_where_their_pairs_agree():
+    gaps = [1.0, 1.0, 1.0, -1.0, None, 0.0] * 8
+    apart = [(human_pair(i), gap) for i, gap in enumerate(gaps)]
+    assert human.accuracy(apart) == gap_accuracy(gaps)
+    # every pair is there twice: the interval is that of half of them
+    twice = [(human_pair(i, str(i % 48)), gap) for i, gap in enumerate(gaps * 2)]
+    assert human.accuracy(twice) == gap_accuracy(gaps)._replace(n=96)
+    # pairs that contradict each other make it no narrower
+    both = [(human_pair(i, str(i // 2)), (-1.0) ** i) for i in range(96)]
+    assert human.accuracy(both) == gap_accuracy([gap for _, gap in both])
+    assert human.accuracy([(human_pair(1, "g"), 1.0)] * 9) == gap_accuracy([1.0] * 9)
+
+
 def test_step_means_leave_out_what_was_not_logged():
     found = policy.means([{"reward": 1.0, "kl": None}, {"reward": 2.0}])
     assert (found["reward"], found["kl"], found["distinct_2"]) == (1.5, None, None)
+
+
+def test_only_what_was_asked_for_answers(tmp_path):
+    asked = {"model": MODEL, "progress": StageProgress("x", Console(quiet=True))}
+    works = [
+        Work(options_for(tmp_path, sizes=SIZES.model_copy(update={"rl": sizes})), **asked)
+        for sizes in (SIZES.rl, SIZES.rl.model_copy(update={"max_tokens": 13}))
+    ]
+    prompts = [one for i in range(4) for one in dialogues.prompts_of(human_pair(i))]
+    for work in (*works, works[0]):
+        answers = policy.answer("before", MODEL, prompts, work)
+        assert sorted(prompt.id for prompt, _ in answers) == sorted(one.id for one in prompts)
+        limits = {response.generation.sampling.max_tokens for _, response in answers}
+        assert limits == {work.options.sizes.rl.max_tokens}
 
 
 # --- the whole
@@ -231,6 +259,34 @@ def test_the_parts_are_measured_once(tiny, tmp_path, here, monkeypatch):
     other = options.sizes.model_copy(update={"rl": RlSizes()})
     with pytest.raises(RunConflict, match=r"part 3 \(rl\) .*rl.steps: 2 then, "):
         run.reproduce(options._replace(sizes=other), silent())
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"),
+    [
+        (0.54, "it beats chance:"),
+        (0.5004, "it barely beats chance:"),
+        (0.49, "does NOT beat chance"),
+    ],
+)
+def test_what_is_nearly_chance_is_said_to_be(low, verdict):
+    accuracy = {"value": 0.563, "low": low, "high": 0.623, "n": 247}
+    measured = {
+        "n_train": 9,
+        "n_steps": 3,
+        "accuracy": accuracy,
+        "accuracy_train": 0.8,
+        "loss": 0.7,
+    }
+    measured |= {"length_correlation": 0.1, "seconds": 9, "n_too_long": 0, "n_not_finite": 0}
+    counts = {"n_test": 247, "n_tuning": 9, "n_training": 9, "n_long": 0, "n_bad": 0}
+    found = {
+        "growth": [measured],
+        "data": counts | {"left_out": {}},
+        "shorter": accuracy,
+        "beats_chance": low > 0.5,
+    }
+    assert verdict in human_section(found).verdict
 
 
 def interrupt(*_):

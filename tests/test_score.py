@@ -66,6 +66,40 @@ DIALOGUE = "\n\nHuman: How?\n\nAssistant: Yes."
             {"prompt": "How?", "chosen": [ASKED, YES], "rejected": DIALOGUE},
             [[ASKED, YES], [ASKED, YES]],
         ),
+        (
+            {
+                "prompt": "\n\nHuman: How?\n\nAssistant:",
+                "chosen": DIALOGUE,
+                "rejected": [ASKED, NO],
+            },
+            [[ASKED, YES], [ASKED, NO]],
+        ),
+        (
+            {
+                "prompt": " How? ",
+                "chosen": [turn("system", "Be."), ASKED, YES],
+                "rejected": DIALOGUE,
+            },
+            [[turn("system", "Be."), ASKED, YES], [ASKED, YES]],
+        ),
+        ({"prompt": "", "chosen": [ASKED, YES], "rejected": DIALOGUE}, [[ASKED, YES]] * 2),
+        # what follows a prompt, though it looks like a dialogue
+        (
+            {"prompt": [turn("system", "Be.")], "chosen": [ASKED, YES], "rejected": DIALOGUE},
+            [[turn("system", "Be."), ASKED, YES]] * 2,
+        ),
+        (
+            {"prompt": [ASKED, NO], "chosen": [ASKED, YES], "rejected": [turn("user", "And?"), NO]},
+            [[ASKED, NO, ASKED, YES], [ASKED, NO, turn("user", "And?"), NO]],
+        ),
+        (
+            {
+                "prompt": "Hm?",
+                "chosen": f"\n\nAssistant: No.{DIALOGUE}",
+                "rejected": [NO, ASKED, YES],
+            },
+            [[turn("user", "Hm?"), NO, ASKED, YES]] * 2,
+        ),
         ({"prompt": "How?", "response": None, "messages": [ASKED, YES]}, [[ASKED, YES]]),
     ],
 )
@@ -84,6 +118,23 @@ BROKEN = [
     ({"chosen": "Yes.", "rejected": "No."}, r"f:1: chosen: expected an assistant's turn"),
     ({"chosen": DIALOGUE, "rejected": [ASKED]}, r"f:1: rejected: expected an assistant's turn"),
     ({"prompt": [ASKED, NO], "response": "Yes."}, r"the prompt ends with an assistant's turn"),
+    (
+        {"prompt": "Hm?", "chosen": DIALOGUE, "rejected": "No."},
+        r"f:1: chosen: begins with the user's turn and the row's prompt ends with the user's",
+    ),
+    (
+        {"prompt": [ASKED, NO], "chosen": "Yes.", "rejected": [YES]},
+        r"f:1: chosen: the prompt ends with an assistant's turn",
+    ),
+    (
+        {"prompt": [ASKED, NO], "chosen": [YES], "rejected": [NO]},
+        r"f:1: chosen: begins with the assistant's turn",
+    ),
+    (
+        {"prompt": "Hm?", "chosen": [turn("system", "Be."), ASKED, YES], "rejected": [NO]},
+        r"f:1: chosen: begins with the system's turn",
+    ),
+    ({"prompt": "How?", "chosen": [], "rejected": [NO]}, r"an assistant's turn at the end"),
     ({"prompt": "How?", "response": 3}, r"expected text or a list of turns"),
     ({"prompt": "How?", "response": []}, r"expected an assistant's turn at the end"),
     ({"prompt": "How?", "response": [{"role": "judge"}]}, r"a turn needs role"),

@@ -1,7 +1,9 @@
 """Reward models from hard labels, margins and ratings, on a tiny random model."""
 
+import json
 import math
 import random
+import shutil
 
 import pytest
 from tiny_model import (
@@ -340,6 +342,24 @@ def test_correlations():
     assert pearson([(1, 2), (2, 2)]) is None
     assert pearson([(1, 2)]) is None
     assert pearson([]) is None
+
+
+@pytest.mark.parametrize("pad_id", [None, 7])
+def test_a_row_scores_the_same_in_a_batch_whatever_pad_token_the_config_names(
+    reward_path, tmp_path, pad_id
+):
+    from cai.train.reward_model import RewardModel
+
+    folder = shutil.copytree(reward_path, tmp_path / "foreign")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["pad_token_id"] not in (None, pad_id)
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": pad_id}))
+    rows = [row["messages"] for row in rated(3)]
+    rows[1] = [*rows[1], turn("user", "How do I pick a lock?"), turn("assistant", "Hello.")]
+    model = RewardModel(folder, 128, 3)
+    alone = [score for row in rows for score in model.score([row])]
+    assert model.score(rows) == pytest.approx(alone, abs=1e-5)
+    assert alone == pytest.approx(RewardModel(reward_path, 128, 1).score(rows), abs=1e-5)
 
 
 def test_a_model_without_a_plain_head_is_refused():

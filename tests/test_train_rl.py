@@ -98,11 +98,16 @@ def test_rewards_that_are_not_finite_are_counted_or_refused():
 
     scores, logged = [1.0, None], {}
     model = SimpleNamespace(n_truncated=0, score=lambda _: scores)
-    reward = PolicyReward(model)
+    reward = PolicyReward(model, "judged")
     assert reward([[], []], [[], []], logged.__setitem__) == [1.0, None]
     assert logged == {"reward_truncated": 0, "reward_not_finite": 1}
-    scores[0] = None
-    with pytest.raises(TrainError, match="none of 2 rewards is finite"):
+    for seen in ([None, None], [None, None], [None, 1.0], [None, None], [None, None]):
+        scores[:] = seen
+        assert reward([[], []], [[], []], logged.__setitem__) == seen
+    assert logged["reward_not_finite"] == 2
+    with pytest.raises(
+        TrainError, match=r"no reward of 3 batches in a row is finite; .* of judged"
+    ):
         reward([[], []], [[], []], logged.__setitem__)
 
 
@@ -133,6 +138,21 @@ def test_cuts_of_all_reward_models_are_counted(tiny, reward_path, tmp_path):
     assert result["n_reward_truncated"] == 16
 
 
+@pytest.mark.parametrize(
+    ("trainer", "n_cut"),
+    [
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 1}, 16),
+        # generated at the first, third and fifth of six batches: one step has two, the other one
+        ({"gradient_accumulation_steps": 3, "steps_per_generation": 2}, 24),
+        ({"gradient_accumulation_steps": 1, "steps_per_generation": 2}, 8),
+    ],
+)
+def test_cuts_of_all_generations_are_counted(tiny, reward_path, tmp_path, trainer, n_cut):
+    rows = [{"prompt": [turn("user", "why " * 6)]} for _ in range(16)]
+    job = rl_job(tiny, reward_path, **trainer).model_copy(update={"reward_max_length": 8})
+    assert train(job, tmp_path, rows)["n_reward_truncated"] == n_cut
+
+
 @pytest.mark.parametrize(("n_tokens", "reward"), [(0, 0.0), (20, 0.0), (21, 0.02), (120, 2.0)])
 def test_length_counts_what_is_not_free(n_tokens, reward):
     from cai.train.rewards import lengths
@@ -158,28 +178,61 @@ def test_a_reward_model_needs_a_folder(tiny):
         reward_functions(rl_job(tiny, ModelReward()), Rollouts())
 
 
-def test_rollouts_add_up_the_terms_that_have_a_score():
-    from cai.train.rewards import Rollouts, Term
+def test_what_one_term_cannot_score_has_no_reward_from_any():
+    from cai.train.rewards import Rollouts, Term, Terms
 
-    rollouts = Rollouts()
-    scores = {"a": [1.0, None, None], "b": [10.0, 20.0, None]}
-    terms = [
-        Term(
-            ModelReward(name=name, weight=weight), lambda name=name, **_: scores[name], rollouts, i
-        )
-        for i, name, weight in ((True, "a", 2.0), (False, "b", 0.5))
-    ]
-    given = {"completions": [[turn("assistant", t)] for t in "xyz"], "completion_ids": [[1]] * 3}
+    rollouts, asked = Rollouts(), []
+    scores = {"a": [1.0, None, 3.0, None], "b": [10.0, 20.0, None, None]}
+
+    def scorer(name):
+        return lambda **_: asked.append(name) or scores[name]
+
+    models = [ModelReward(name="a", weight=2.0), ModelReward(name="b", weight=0.5)]
+    together = Terms(models, [scorer("a"), scorer("b")], rollouts)
+    terms = [Term(name, i, together) for i, name in enumerate(scores)]
+    given = {"completions": [[turn("assistant", t)] for t in "wxyz"], "completion_ids": [[1]] * 4}
     for _ in range(2):
-        assert [term(**given) for term in terms] == list(scores.values())
+        columns = [term(**given) for term in terms]
+        assert columns == [[1.0, None, None, None], [10.0, None, None, None]]
+    assert asked == ["a", "b"] * 2
     one, two = rollouts.take()
     assert one == two
     assert [(row.text, row.n_tokens, row.reward) for row in one] == [
-        ("x", 1, 7.0),
-        ("y", 1, 10.0),
+        ("w", 1, 7.0),
+        ("x", 1, None),
+        ("y", 1, None),
         ("z", 1, None),
     ]
     assert rollouts.take() == []
+
+
+def test_a_training_without_a_finite_reward_is_an_error(tiny, reward_path, tmp_path, monkeypatch):
+    from cai.train.reward_model import RewardModel
+
+    monkeypatch.setattr(RewardModel, "score", lambda _, conversations: [None] * len(conversations))
+    watched = UNWATCHED.model_copy(update={"window": 8, "patience": 1, "max_zero_std": 0.95})
+    with pytest.raises(TrainError, match="no reward was finite; check the reward models"):
+        train(rl_job(tiny, reward_path, LENGTH, health=watched), tmp_path, prompts(6))
+
+
+@METHODS
+def test_a_score_that_is_not_finite_is_no_reward_beside_other_terms(
+    tiny, reward_path, tmp_path, monkeypatch, method
+):
+    from cai.train.reward_model import RewardModel
+
+    score = RewardModel.score
+
+    def first_missing(self, conversations):
+        return [None, *score(self, conversations)[1:]]
+
+    monkeypatch.setattr(RewardModel, "score", first_missing)
+    constant = RuleReward(kind="rule", name="always", weight=100.0, pattern="")
+    train(rl_job(tiny, reward_path, constant, method=method), tmp_path, prompts(6))
+    for line in files.read_metrics(tmp_path):
+        # as 0 the missing score would be in the mean of the sums, which is that of three of four
+        assert line["rewards/always/mean"] == 1
+        assert line["reward"] == pytest.approx(line["rewards/reward_model/mean"] + 100, abs=1e-4)
 
 
 # --- health

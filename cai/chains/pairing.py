@@ -55,7 +55,7 @@ def pair_up(
     for prompt_id, group in sorted(by_prompt.items()):
         whole = [r for r in group if r.generation.finish != "error"]
         drawn = sorted(whole, key=lambda r: (derive_seed("pair", seed, r.id), r.id))
-        distinct = [*{r.text: r for r in reversed(drawn)}.values()][::-1]
+        distinct = first_of_each_text(drawn)
         if len(whole) < 2:
             skipped["failed_response"] += 1
         elif len(distinct) < 2:
@@ -66,6 +66,14 @@ def pair_up(
             both = itertools.combinations(distinct[:n], 2)
             pairs += [Candidates(prompts[prompt_id], one, other) for one, other in both]
     return pairs, +skipped
+
+
+def first_of_each_text(responses: Iterable[Response]) -> list[Response]:
+    """The first response of every text, in order."""
+    found: dict[str, Response] = {}
+    for response in responses:
+        found.setdefault(response.text, response)
+    return [*found.values()]
 
 
 def revision_pairs(
@@ -149,8 +157,9 @@ def assumed(pair: Candidates) -> Preference:
 def extremes(pairs: Sequence[Candidates], labels: Iterable[Label]) -> list[Candidates]:
     """Of each prompt's pairs the one of its best and its worst response.
 
-    Responses are ranked by their mean P(better) over all comparisons that were scored. A prompt
-    without a scored pair keeps none; revision pairs are kept as they are.
+    Responses are ranked by their mean P(better) over all comparisons that were scored. Only a pair
+    that was scored itself can become a preference; a prompt without one keeps none. Revision pairs
+    are kept as they are.
     """
     judged, _ = label_pairs(labels)
     wins: dict[str, list[float]] = defaultdict(list)
@@ -158,9 +167,10 @@ def extremes(pairs: Sequence[Candidates], labels: Iterable[Label]) -> list[Candi
         wins[pair.first_id].append(pair.p_first)
         wins[pair.second_id].append(1 - pair.p_first)
     rank = {id: sum(found) / len(found) for id, found in wins.items()}
+    scored = {frozenset((pair.first_id, pair.second_id)) for pair in judged}
     kept: dict[str, Candidates] = {}
     for pair in pairs:
-        if pair.origin == "sampled" and {pair.one.id, pair.two.id} <= rank.keys():
+        if pair.origin == "sampled" and frozenset((pair.one.id, pair.two.id)) in scored:
             best = kept.setdefault(pair.prompt.id, pair)
             if spread(pair, rank) > spread(best, rank):
                 kept[pair.prompt.id] = pair

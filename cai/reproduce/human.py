@@ -1,12 +1,13 @@
 """Part 2: a reward model trained on human pairs, measured on dialogues that it has not seen."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cai.metrics import Estimate, gap_accuracy, pearson
+from cai.metrics import Estimate, gap_accuracy, pearson, wilson
 from cai.preferences import Pair as HumanPair
 from cai.reproduce.dialogues import as_pair, in_batches, load_split
 from cai.reproduce.gaps import score_gaps, training_row
@@ -58,7 +59,7 @@ def measure(
         "n_steps": result["n_steps"],
         "n_too_long": result["n_too_long"] + len(test) - len(fitting),
         "n_not_finite": len(fitting) - len(known),
-        "accuracy": gap_accuracy([gap.value for _, gap in fitting])._asdict(),
+        "accuracy": accuracy([(pair, gap.value) for pair, gap in fitting])._asdict(),
         "accuracy_train": result["accuracy_train"],
         "loss": fmean(math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in values),
         "length_correlation": pearson(list(zip(values, longer, strict=True))),
@@ -101,4 +102,21 @@ def max_length(work: Work) -> int:
 
 def rule_accuracy(pairs: Sequence[HumanPair]) -> Estimate:
     """How often the shorter answer (in characters) is the better one: what a rule gets."""
-    return gap_accuracy([float(len(pair.rejected) - len(pair.chosen)) for pair in pairs])
+    return accuracy([(pair, float(len(pair.rejected) - len(pair.chosen))) for pair in pairs])
+
+
+def accuracy(gaps: Sequence[tuple[HumanPair, float | None]]) -> Estimate:
+    """`gap_accuracy`, with an interval for pairs of which some share a dialogue; `n` is pairs.
+
+    Such pairs are not independent. Wilson's interval is that of as many independent pairs as have
+    the cluster-robust variance over dialogues, of all of them at most.
+    """
+    found = gap_accuracy([gap for _, gap in gaps])
+    errors = [gap_accuracy([gap]).value - found.value for _, gap in gaps]
+    by_dialogue: dict[str, float] = defaultdict(float)
+    for (pair, _), error in zip(gaps, errors, strict=True):
+        by_dialogue[pair.group] += error
+    independent = sum(error * error for error in errors)
+    clustered = sum(total * total for total in by_dialogue.values())
+    n = round(found.n * independent / clustered) if clustered > independent else found.n
+    return wilson(found.value, n)._replace(n=found.n)

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from cai.chains.revision import Voice, response_chain
-from cai.driver import run_chains
+from cai.driver import Chain, run_chains
 from cai.engines.open import LazyEngine
 from cai.metrics import Rows, Score, policy_summary, rewards_by_prompt
 from cai.models import Model, folder_digest
@@ -144,26 +144,32 @@ def before_and_after(prompts: Sequence[Prompt], work: Work) -> dict[str, Any]:
 
 
 def answer(name: str, policy: Model, prompts: Sequence[Prompt], work: Work) -> Rows:
-    """One response to each prompt, at the temperature of RL."""
+    """One response to each prompt, at the temperature of RL.
+
+    The file keeps answers of other settings too: what was asked for now says which are meant.
+    """
     engine, seed = work.options.engine, work.options.seed
     sampling = Sampling(max_tokens=work.options.sizes.rl.max_tokens)
     voice = Voice("policy", policy.label, sampling, engine.key)
     work.progress.doing(f"responses {name} RL", len(prompts))
     log = work.folder(FOLDER, f"engine-{name}.log")
+
+    def chain(prompt: Prompt) -> Chain:
+        return response_chain(prompt, 0, (), voice, seed)
+
+    asked = {next(chain(prompt)).request.id: prompt for prompt in prompts}
     with (
         RecordFile(work.folder(FOLDER, f"{name}.jsonl")) as records,
         closing(LazyEngine(engine, policy, log, 1.0)) as opened,
     ):
         run_chains(
-            (response_chain(prompt, 0, (), voice, seed) for prompt in prompts),
+            map(chain, prompts),
             {"policy": opened},
             records,
             lambda tally: work.progress.steps(len(prompts), tally),
         )
-        by_id = {prompt.id: prompt for prompt in prompts}
-        found = [one for one in records if isinstance(one, Response)]
-    mine = (one for one in found if one.generation.model == policy.label)
-    return [(by_id[one.prompt_id], one) for one in mine if one.prompt_id in by_id]
+        found = (one for one in records if isinstance(one, Response))
+        return [(asked[one.id], one) for one in found if one.id in asked]
 
 
 def score(answers: dict[str, Rows], policies: dict[str, Model], work: Work) -> dict[str, Score]:

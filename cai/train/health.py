@@ -21,7 +21,7 @@ from transformers.trainer_callback import ExportableState
 
 from cai.metrics import distinct_n, known, pearson, top_opening_share
 from cai.sections import Health
-from cai.train.rewards import Rollout, Rollouts
+from cai.train.rewards import GENERATIONS, Rollout, Rollouts
 
 BOUNDS = {
     "max_kl": "kl",
@@ -163,6 +163,7 @@ class HealthCallback(TrainerCallback, ExportableState):
         fresh = gathered(self.rollouts.take())
         if not fresh:
             return
+        logs[GENERATIONS] = len(fresh)
         logs.update(self.watch.look(state.global_step, fresh, logs))
         if self.watch.stopped:
             logging.warning("stopped at step %s: %s", state.global_step, self.watch.stopped["why"])

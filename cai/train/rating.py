@@ -132,7 +132,7 @@ def make_trainer(
     }
     args = training_arguments(job, folder, TrainingArguments, {}, usual)
     set_seed(job.seed)
-    # float32 throughout, as for pairs
+    # weights in float32, as for pairs
     model = load_classifier(job.model, torch.float32)
     model.config.problem_type = "regression"
     chat.set_distinct_pad(model)

@@ -32,6 +32,9 @@ class RewardModel:
         """Load the folder `path`. `max_length` is in tokens, `batch_size` in conversations."""
         self.chat = Chat(str(path))
         self.model = load_classifier(str(path), torch.bfloat16 if on_gpu() else torch.float32)
+        # the classifier reads its score at the last token that is not this one, and rows are padded
+        # with the tokenizer's: a folder may name another one, or none
+        self.model.config.get_text_config().pad_token_id = self.chat.tokenizer.pad_token_id
         if on_gpu():
             exact_head(self.model)
             self.model.to(torch.device("cuda", torch.cuda.current_device()))

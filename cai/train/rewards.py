@@ -1,7 +1,7 @@
 """What RL is rewarded by: a TRL reward function a term, which TRL weighs, sums and logs by name.
 
-TRL leaves a completion without a reward out of its group's baseline; where one of several terms has
-none, the sum is that of the others.
+A completion that one of the terms cannot score has no reward from any of them, and TRL leaves it
+out of its group's baseline: what the others say of it is not comparable with its rivals' sums.
 """
 
 import re
@@ -16,8 +16,12 @@ from cai.train.reward_model import RewardModel
 
 TRUNCATED = "reward_truncated"
 NOT_FINITE = "reward_not_finite"
-"""Metrics, the mean over reward models and processes: completions in a step whose score was read
+"""Metrics, the mean over reward models, processes and generations: completions whose score was read
 from cut tokens, or that have none."""
+GENERATIONS = "generations"
+"""A step's batches of completions, each sampled and scored at once; a step may reuse older ones."""
+MAX_DEAD = 3
+"""Batches without a finite score, one after the other, that end the training."""
 TEXT_CHARS = 4000
 """Characters of a completion that rules and health checks read."""
 
@@ -32,7 +36,7 @@ class Rollout(NamedTuple):
     n_tokens: int
     """As TRL counts them: with the end token."""
     reward: float | None
-    """The weighted sum, before the KL penalty; none if no term has a finite score."""
+    """The weighted sum, before the KL penalty; none if a term has no finite score."""
     flat: bool = False
 
 
@@ -42,18 +46,12 @@ class Rollouts:
     def __init__(self) -> None:
         self.batches: list[list[Rollout]] = []
 
-    def begin(self, completions: Sequence[Messages], ids: Sequence[Sequence[int]]) -> None:
-        """A new batch, not yet rewarded."""
-        both = zip(completions, ids, strict=True)
-        self.batches.append([Rollout(text_of(c)[:TEXT_CHARS], len(i), None) for c, i in both])
-
-    def add(self, weight: float, scores: Scores) -> None:
-        """Add one term to the newest batch's rewards."""
-        both = zip(self.batches[-1], scores, strict=True)
-        self.batches[-1] = [
-            row if score is None else row._replace(reward=(row.reward or 0.0) + weight * score)
-            for row, score in both
-        ]
+    def add(
+        self, completions: Sequence[Messages], ids: Sequence[Sequence[int]], rewards: Scores
+    ) -> None:
+        """A new batch."""
+        rows = zip(completions, ids, rewards, strict=True)
+        self.batches.append([Rollout(text_of(c)[:TEXT_CHARS], len(i), r) for c, i, r in rows])
 
     def take(self) -> list[list[Rollout]]:
         """All batches, which are gone afterwards."""
@@ -61,28 +59,59 @@ class Rollouts:
         return taken
 
 
-class Term:
-    """TRL's reward function of one term; it also notes its scores among the rollouts.
-
-    `first` of the terms: TRL calls them one after the other on the same completions.
-    """
+class Terms:
+    """All terms' scores of the newest batch, which it also notes among the rollouts."""
 
     def __init__(
-        self, term: RewardTerm, score: Callable[..., Scores], rollouts: Rollouts, first: bool
+        self,
+        terms: Sequence[RewardTerm],
+        scorers: Sequence[Callable[..., Scores]],
+        rollouts: Rollouts,
     ) -> None:
-        self.__name__ = term.name
-        self.weight = term.weight
-        self.score = score
+        self.weights = [term.weight for term in terms]
+        self.scorers = scorers
         self.rollouts = rollouts
-        self.first = first
+        self.columns: list[list[float | None]] = []
+        """Unweighted; a completion has a score in each of them or in none."""
+
+    def score(self, **given: Any) -> None:
+        """Score TRL's `prompts`, `completions` and `completion_ids`."""
+        columns = [scorer(**given) for scorer in self.scorers]
+        rows = [known_or_none(row) for row in zip(*columns, strict=True)]
+        self.columns = [
+            [None if row is None else row[i] for row in rows] for i in range(len(columns))
+        ]
+        rewards = [None if row is None else self.total(row) for row in rows]
+        self.rollouts.add(given["completions"], given["completion_ids"], rewards)
+
+    def total(self, row: Sequence[float]) -> float:
+        """The weighted sum of one completion's scores."""
+        return sum(weight * score for weight, score in zip(self.weights, row, strict=True))
+
+
+def known_or_none(row: Scores) -> list[float] | None:
+    """One completion's scores, none where one is missing."""
+    known = [score for score in row if score is not None]
+    return known if len(known) == len(row) else None
+
+
+class Term:
+    """TRL's reward function of one term; its name is that of the term.
+
+    TRL calls the terms one after the other on the same completions, which the first one scores for
+    all.
+    """
+
+    def __init__(self, name: str, index: int, terms: Terms) -> None:
+        self.__name__ = name
+        self.index = index
+        self.terms = terms
 
     def __call__(self, **given: Any) -> Scores:
-        """The scores of TRL's `prompts`, `completions` and `completion_ids`, unweighted."""
-        scores = self.score(**given)
-        if self.first:
-            self.rollouts.begin(given["completions"], given["completion_ids"])
-        self.rollouts.add(self.weight, scores)
-        return scores
+        """The term's scores of TRL's batch, unweighted."""
+        if self.index == 0:
+            self.terms.score(**given)
+        return self.terms.columns[self.index]
 
 
 class PolicyReward:
@@ -91,6 +120,8 @@ class PolicyReward:
     def __init__(self, model: RewardModel, name: str = "reward_model") -> None:
         self.model = model
         self.__name__ = name
+        self.n_dead = 0
+        """Batches in a row without a score."""
 
     def __call__(
         self,
@@ -99,14 +130,18 @@ class PolicyReward:
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float | None]:
-        """Score a batch. Raises TrainError if no score is finite."""
+        """Score a batch. Raises TrainError after `MAX_DEAD` in a row without a finite score.
+
+        Not after one: a batch may be as small as two completions, of one process of many.
+        """
         before = self.model.n_truncated
         both = zip(prompts, completions, strict=True)
         scores = self.model.score([prompt + completion for prompt, completion in both])
-        if all(score is None for score in scores):
+        self.n_dead = self.n_dead + 1 if all(score is None for score in scores) else 0
+        if self.n_dead == MAX_DEAD:
             raise TrainError(
-                f"rl: none of {len(scores)} rewards is finite; check the reward model of "
-                f"{self.__name__} in rl.rewards"
+                f"rl: no reward of {MAX_DEAD} batches in a row is finite; check the reward model "
+                f"of {self.__name__} in rl.rewards"
             )
         log_metric(TRUNCATED, self.model.n_truncated - before)
         log_metric(NOT_FINITE, scores.count(None))
@@ -115,10 +150,8 @@ class PolicyReward:
 
 def reward_functions(job: RlJob, rollouts: Rollouts) -> list[Term]:
     """TRL's `reward_funcs`, in the order of the terms; loads the reward models."""
-    return [
-        Term(term, scorer(term, job), rollouts, index == 0)
-        for index, term in enumerate(job.rewards)
-    ]
+    terms = Terms(job.rewards, [scorer(term, job) for term in job.rewards], rollouts)
+    return [Term(term.name, index, terms) for index, term in enumerate(job.rewards)]
 
 
 def scorer(term: RewardTerm, job: RlJob) -> Callable[..., Scores]:

@@ -15,14 +15,21 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from cai.errors import ConfigError
+from cai.errors import ConfigError, TrainError
 from cai.guards import check_cuts
 from cai.run import read_rows
 from cai.train import folder as files
 from cai.train.candidates import KeepCallback, export
 from cai.train.health import HealthCallback, Watch
 from cai.train.jobs import RlJob
-from cai.train.rewards import NOT_FINITE, TRUNCATED, Rollouts, count_models, reward_functions
+from cai.train.rewards import (
+    GENERATIONS,
+    NOT_FINITE,
+    TRUNCATED,
+    Rollouts,
+    count_models,
+    reward_functions,
+)
 from cai.train.setup import (
     MetricsCallback,
     advance,
@@ -70,17 +77,23 @@ def train(job: RlJob, folder: Path) -> dict[str, Any]:
     n_calls = count_models(job) * trainer.accelerator.num_processes
     counts["n_reward_truncated"] = total(metrics, TRUNCATED, n_calls)
     counts["n_not_finite"] = total(metrics, NOT_FINITE, n_calls)
+    moved = progressed(job, metrics)
     del trainer
     free_memory()
     kept_policies = export(job, folder, chat.tokenizer, watch.last_healthy(metrics[-1]["step"]))
     counted = counts | {"share_cut": share_cut}
-    return counted | progressed(job, metrics) | {"stopped": watch.stopped} | kept_policies
+    return counted | moved | {"stopped": watch.stopped} | kept_policies
 
 
 def progressed(job: RlJob, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the rewards moved; `rewards_last` is each term's mean, unweighted, by its name."""
+    """How the rewards moved; `rewards_last` is each term's mean, unweighted, by its name.
+
+    Raises TrainError if there was none.
+    """
     # a step that reuses the rollouts of an earlier one logs no reward
     fresh = [line for line in metrics if "reward" in line]
+    if not fresh:
+        raise TrainError("rl: no reward was finite; check the reward models in rl.rewards")
     last = {term.name: fresh[-1].get(f"rewards/{term.name}/mean") for term in job.rewards}
     return {
         "n_steps": metrics[-1]["step"],
@@ -93,8 +106,8 @@ def progressed(job: RlJob, metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def total(metrics: list[dict[str, Any]], name: str, n: int) -> int:
-    """The sum of a count over all steps, of which TRL logs the mean over `n` calls."""
-    return round(sum(line.get(name, 0) for line in metrics) * n)
+    """The sum of a count over all steps, of which TRL logs the mean over `n` calls a generation."""
+    return round(sum(line.get(name, 0) * line.get(GENERATIONS, 1) for line in metrics) * n)
 
 
 def make_trainer(

@@ -106,9 +106,16 @@ def labels_section(found: Found) -> Section:
     )
 
 
+BARELY = 0.51
+"""The lower end of an accuracy's interval below which it is nearly chance."""
+
+
 def human_section(found: Found) -> Section:
     final, data = found["growth"][-1], found["data"]
-    verdict = "beats chance" if found["beats_chance"] else "does NOT beat chance"
+    verdict = "does NOT beat chance"
+    if found["beats_chance"]:
+        # 50.0 where it is shown: another seed may as well end on the other side
+        verdict = f"{'barely ' if final['accuracy']['low'] < BARELY else ''}beats chance"
     shown = measure(final["accuracy"], 100, 1)
     return Section(
         "A reward model from human pairs",
@@ -131,7 +138,8 @@ def human_section(found: Found) -> Section:
             f"long, {data['n_bad']} broken, {as_text(data['left_out'] or 0)} otherwise left out; "
             f"{final['n_too_long']} more exceed the tokens; {final['n_not_finite']} scores of the "
             "last model are not finite, which counts as wrong",
-            "log loss of a coin: 0.693",
+            "log loss of a coin: 0.693; the intervals allow for dialogues with several pairs, not "
+            "for another seed of the training",
         ],
     )  # fmt: skip
 
