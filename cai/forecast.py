@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cai.driver import Chain, Step
 from cai.engines.base import Completion, Request
 from cai.records import Message
-from cai.run import StoredRecord
+from cai.run import StoredRecord, renamed
 
 CHARS_PER_TOKEN = 4.0
 """English text, where no records tell."""
@@ -84,6 +84,7 @@ class Play:
             except StopIteration:
                 return
             record = self._find(step.request.id)
+            record = renamed(record, step.principle_id) if record else None
             call = Call(record, True, Tokens()) if record else self._stand_in(step)
             record = call.record
             yield call

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.config import RunConfig
-from cai.constitution import Constitution, find_constitution, load_constitution
+from cai.constitution import (
+    Constitution,
+    find_constitution,
+    load_constitution,
+    n_preference_texts,
+)
 from cai.errors import ConfigError, MissingDependency
 from cai.models import Model, check_reward_model, model_context, model_for
 from cai.pipeline import STAGES, Stage
@@ -56,11 +61,11 @@ def prepare(options: Options, stages: Sequence[Stage] = STAGES) -> Prepared:
 
 def check_ensemble(config: RunConfig, constitution: Constitution) -> None:
     """Refuse a constitution with fewer principles for preference than a label takes."""
-    n, wanted = len(constitution.for_preference()), config.label.ensemble
+    n, wanted = n_preference_texts(constitution.for_preference()), config.label.ensemble
     if n < wanted:
         raise ConfigError(
             f"label.ensemble={wanted}: constitution {constitution.name} has {n} principles with a "
-            f"preference text; type --set label.ensemble={n} or less"
+            f"preference text of their own; type --set label.ensemble={n} or less"
         )
 
 

@@ -131,6 +131,25 @@ def test_every_stage_does_what_was_planned(
     assert rows == {name: n_in[name] for name in ("sft", "reward", "rl")}
 
 
+@pytest.mark.parametrize("mode", ["logprob", "cot"])
+def test_a_judgement_is_kept_under_the_name_that_its_principle_has_now(
+    tmp_path: Path, mode: str
+) -> None:
+    settings = ("models.policy=other", f"label.mode={mode}")
+    old = start(tmp_path / "old", *settings, until="label")
+    constitution = edited(tmp_path, "id: overall-harm", "id: harm-in-all")
+    found = planned(tmp_path / "new", old, *settings, constitution=constitution)
+    new = start(tmp_path / "new", *settings, constitution=constitution, base=old, until="label")
+    assert {"label": foreseen(found)["label"]} == {"label": happened(new)["label"]}
+    assert foreseen(found)["label"][1] == 0, "a name is no question"
+    before, now = (list(read_rows(run / "04-label" / "records.jsonl")) for run in (old, new))
+    assert {row["principle_id"] for row in before} - {row["principle_id"] for row in now} == {
+        "overall-harm"
+    }
+    names = {row["id"]: row["principle_id"].replace("harm-in-all", "overall-harm") for row in now}
+    assert names == {row["id"]: row["principle_id"] for row in before}
+
+
 def test_preferences_from_elsewhere_are_compared_too(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     row = '{"prompt": "Which one, number %d?", "chosen": "This.", "rejected": "That."}\n'
