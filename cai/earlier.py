@@ -1,7 +1,7 @@
 """An earlier run whose records a new one keeps: `--base RUN`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,11 @@ class Earlier:
         self._offsets: dict[Path, dict[str, int]] = {}
 
     def same_settings(self, config: RunConfig, *sections: str) -> bool:
-        """Whether sections of the config, the seed and the kind of engine are as they were."""
+        """Whether sections of the config, or values such as reward.heldout, the seed and the kind of
+        engine are as they were."""
         now = config.model_dump(mode="json")
-        same_kind = self.config["engine"]["kind"] == now["engine"]["kind"]
-        return same_kind and all(self.config[name] == now[name] for name in (*sections, "seed"))
+        names = (*sections, "seed", "engine.kind")
+        return all(value_at(self.config, name) == value_at(now, name) for name in names)
 
     def same_model(self, role: str, model: Model | None) -> bool:
         """Whether a role has the model that it had."""
@@ -114,6 +115,14 @@ class Earlier:
         n_chars = sum(len(r.text or "") for records in found.values() for r in records)
         per_token = n_chars / n_tokens if n_tokens else CHARS_PER_TOKEN
         return Lengths(means, per_token), sum(map(len, tokens.values()))
+
+
+def value_at(config: Mapping[str, Any], name: str) -> Any:
+    """What a config says under a dotted name."""
+    found: Any = config
+    for key in name.split("."):
+        found = found[key]
+    return found
 
 
 class Shelf:

@@ -24,6 +24,7 @@ from cai.footprint import Shape, adapter_parameters, engine_need, read_shape, tr
 from cai.forecast import Call, Forecast, Lengths, Play, StageForecast, Tokens, count, shared
 from cai.forecasting import forecast
 from cai.manifest import hardware
+from cai.models import Model, folder_digest
 from cai.pace import Pace, Training, pace_of_run
 from cai.pipeline import FOLDERS, plan
 from cai.planning import PlanOptions, plan_run
@@ -129,6 +130,53 @@ def test_every_stage_does_what_was_planned(
     rows = {stage.name: stage.n_rows for stage in found.stages if stage.n_rows is not None}
     n_in = {stage["name"]: stage["n_in"] for stage in read_json(out / "manifest.json")["stages"]}
     assert rows == {name: n_in[name] for name in ("sft", "reward", "rl")}
+
+
+DPO = ("rl.method=dpo", "rl.trainer={max_steps: 3}")
+BY_LENGTH = ("rl.rewards=[{kind: length, weight: -1}]",)
+BY_ANOTHER = ("rl.rewards=[{kind: reward_model, path: OTHER}]",)
+LEARNT = "reward.trainer.learning_rate=1e-4"
+RETRAINED = "retrain OTHER"
+RL_CHANGES: list[tuple[tuple[str, ...], str, bool]] = [
+    (DPO, LEARNT, True),
+    (DPO, "reward.max_length=999", False),
+    (DPO, "reward.heldout=0.4", False),
+    (DPO, "label.pairing=all", False),
+    (BY_LENGTH, LEARNT, True),
+    (BY_LENGTH, "reward.max_length=999", True),
+    (BY_ANOTHER, LEARNT, True),
+    (BY_ANOTHER, "reward.max_length=999", False),
+    (BY_ANOTHER, RETRAINED, False),
+    ((), "reward.max_length=999", False),
+]
+
+
+@pytest.mark.parametrize(("before", "change", "same"), RL_CHANGES)
+def test_rl_is_judged_by_what_it_learns_from(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: tuple[str, ...],
+    change: str,
+    same: bool,
+) -> None:
+    other = tmp_path / "other" / "checkpoint"
+    other.mkdir(parents=True)
+    write_json(other / "config.json", {"weights": 1})
+
+    def stamped(name: str, engine: str) -> Model:
+        return Model(name, Path(name), folder_digest(Path(name)))
+
+    monkeypatch.setattr("cai.prepare.model_for", stamped)
+    settings = ["sample.k=3", *(setting.replace("OTHER", str(other)) for setting in before)]
+    old = start(tmp_path / "old", *settings)
+    if change == RETRAINED:
+        write_json(other / "config.json", {"weights": 2})
+    else:
+        settings.append(change)
+    found = planned(tmp_path / "new", old, *settings)
+    note = {stage.name: stage.notes[0] for stage in found.stages if stage.notes}["rl"]
+    assert (note == "trained again on the same") is same
+    assert foreseen(found) == happened(start(tmp_path / "new", *settings, base=old))
 
 
 @pytest.mark.parametrize("mode", ["logprob", "cot"])
