@@ -11,7 +11,7 @@ from cai.errors import RunConflict
 from cai.forecast import CHARS_PER_TOKEN, Lengths
 from cai.manifest import run_at
 from cai.models import Model, folder_digest
-from cai.pace import Pace, pace_of_run
+from cai.pace import Pace, as_configured, pace_of_run
 from cai.pipeline import FOLDERS
 from cai.preferences import Reading
 from cai.run import StoredRecord, index, read_at, read_json, read_rows
@@ -96,9 +96,17 @@ class Earlier:
         paths = {step: folder / "candidates" / f"step-{step}" for step in steps}
         return [Model(f"rl-{step}", path, folder_digest(path)) for step, path in paths.items()]
 
-    def pace(self) -> Pace:
-        """How fast it went."""
-        return pace_of_run(self.run.name, self.manifest, self.config)
+    def pace(self, config: RunConfig, models: Mapping[str, Model]) -> Pace:
+        """How fast it went; of the training stages that `config` and `models` leave as they were."""
+        pace = pace_of_run(self.run.name, self.manifest, self.config)
+        then = {role: model["commit"] for role, model in self.manifest["models"].items()}
+        now = {role: model.commit for role, model in models.items()}
+        named = {"sft": "base", "reward": "reward", "rl": "policy"}
+        begins = {
+            stage: [m.get(role, m["base"]) for m in (then, now)] for stage, role in named.items()
+        }
+        others = {stage for stage, (old, new) in begins.items() if old != new}
+        return as_configured(pace, self.config, config.model_dump(mode="json"), others)
 
     def lengths(self) -> tuple[Lengths, int]:
         """How long its texts are, and of how many records."""

@@ -24,7 +24,7 @@ def forecast(context: RunContext, stages: Sequence[Stage], pace: Pace | None = N
     """
     earlier = Earlier(context.base_run) if context.base_run else None
     lengths, n_lengths = earlier.lengths() if earlier else (Lengths(), 0)
-    pace = pace or (earlier.pace() if earlier else None)
+    pace = pace or (earlier.pace(context.config, context.models) if earlier else None)
     found = islice(Forecaster(context, earlier, lengths).stages(), len(stages))
     base = str(context.base_run) if context.base_run else None
     untimed = Forecast(tuple(found), base, n_lengths, None)

@@ -443,6 +443,45 @@ def test_a_stage_that_found_records_says_nothing_of_the_pace() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "scale", "why"),
+    [
+        (["sft.trainer.max_steps=40"], 10, ""),
+        (["sft.trainer.max_steps=40", "sft.use=last"], 10, ""),
+        (["sft.trainer.max_steps=-1"], None, "sft with another sft.trainer.max_steps"),
+        (["sft.trainer.per_device_train_batch_size=2"], None, "batch_size"),
+        (["sft.max_length=99", "sft.lora=null"], None, "sft with another sft.lora, sft.max_length"),
+        (["models.base=other"], None, "sft with another model; reward with another model; rl with"),
+        (["models.policy=other"], 1, "or rl with another model"),
+        (["engine.dtype=bfloat16"], None, "sft with another engine"),
+        (["engine.restarts=3"], 1, ""),
+    ],
+)
+def test_training_takes_as_long_as_it_did_only_with_the_same_settings(
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: list[str],
+    scale: float | None,
+    why: str,
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(base, old)
+    manifest = read_json(old / "manifest.json")
+    for stage in manifest["stages"]:
+        stage["seconds"] = 44.0
+    for model in manifest["models"].values():
+        model["commit"] = model["name"]
+    write_json(old / "manifest.json", manifest)
+    monkeypatch.setattr("cai.prepare.model_for", lambda name, _: Model(name, Path(name), name))
+    found = planned(tmp_path / "run", old, *settings)
+    seconds = {stage.name: stage.seconds for stage in found.stages}["sft"]
+    assert seconds == (44.0 * scale if scale else None)
+    assert why in found.lacks
+    assert ("sft" in found.untimed) is (scale is None)
+    assert all(why in line for line in planned_lines(found) if line.startswith("time: by"))
+
+
+@pytest.mark.parametrize(
     ("seconds", "shown"), [(0.4, "~0 s"), (75, "~1 m 15 s"), (3 * 3600 + 125, "~3 h 02 m")]
 )
 def test_times_are_about(seconds: float, shown: str) -> None:
