@@ -27,7 +27,7 @@ from cai.manifest import hardware
 from cai.models import Model, folder_digest
 from cai.pace import Pace, Training, pace_of_run
 from cai.pipeline import FOLDERS, plan
-from cai.planning import PlanOptions, plan_run
+from cai.planning import PlanOptions, is_here, plan_run
 from cai.prepare import prepare, resolve_models
 from cai.prompts import Templates
 from cai.records import Message, Sampling
@@ -591,6 +591,27 @@ def test_a_model_that_is_not_here_is_not_pulled() -> None:
     assert (found.forecast.n_new, found.footprint.memory) == (382, ())
     with pytest.raises(ConfigError, match="cai model pull nobody"):
         plan_run(options, PlanOptions(measure=True))
+
+
+def test_no_reward_model_of_rl_is_pulled_either(embedded_model: Path) -> None:
+    reward = "rl.rewards=[{kind: reward_model, path: nobody/no-reward-of-this-name}]"
+    options = Options("harmless", "quickstart", model=str(embedded_model), settings=[reward])
+    assert plan_run(options, PlanOptions()).missing == ["nobody/no-reward-of-this-name"]
+
+
+def test_a_pull_that_broke_off_left_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--nobody--half"
+    snapshot = cached / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    (snapshot / "config.json").write_text("{}")
+    assert not is_here("nobody/half")
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    assert is_here("nobody/half")
 
 
 def old_format(folder: Path) -> None:
