@@ -5,7 +5,7 @@ function openOverview() {
   setCurrent(-1);
   const o = overview;
   showPage("overview", make("article", { class: "page wide" }, overviewHead(o), madeFrom(o), parted(o), numbers(o), mostChanged(o)));
-  document.title = `${o.a} and ${o.b}`;
+  document.title = plainly(`${o.a} and ${o.b}`);
   document.getElementById("reader").scrollTop = 0;
 }
 
