@@ -47,7 +47,7 @@ class Earlier:
         self._offsets: dict[Path, dict[str, int]] = {}
 
     def same_settings(self, config: RunConfig, *sections: str) -> bool:
-        """Whether sections of the config, or values such as reward.heldout, the seed and the kind of
+        """Whether sections of the config, values such as reward.heldout, the seed and the kind of
         engine are as they were."""
         now = config.model_dump(mode="json")
         names = (*sections, "seed", "engine.kind")
@@ -97,7 +97,7 @@ class Earlier:
         return [Model(f"rl-{step}", path, folder_digest(path)) for step, path in paths.items()]
 
     def pace(self, config: RunConfig, models: Mapping[str, Model]) -> Pace:
-        """How fast it went; of the training stages that `config` and `models` leave as they were."""
+        """How fast it went; training only what `config` and `models` leave as it was."""
         pace = pace_of_run(self.run.name, self.manifest, self.config)
         then = {role: model["commit"] for role, model in self.manifest["models"].items()}
         now = {role: model.commit for role, model in models.items()}

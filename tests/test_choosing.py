@@ -132,7 +132,7 @@ def test_why_a_text_failed_is_found_and_highlighted() -> None:
     assert choose([chain], replace(choice, round=1))[0] == []
     look = Look(search=choice.pattern)
     parts = [part for part in transcript_parts(chain.transcript, look) if isinstance(part, Text)]
-    assert ["999 tokens"] == [
+    assert [
         "".join(
             part.plain[span.start]
             for span in part.spans
@@ -140,7 +140,7 @@ def test_why_a_text_failed_is_found_and_highlighted() -> None:
         )
         for part in parts
         if "error: " in part.plain
-    ]
+    ] == ["999 tokens"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from cai.annotations import import_annotations, read_annotations
 from cai.view.page import write_page
 from cai.words import common_rows, split_words
 
-
 LEAVES = "dispatchEvent(new Event('beforeunload', { cancelable: true }))"
 """Whether the page can be closed without a question."""
 

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
@@ -81,6 +82,8 @@ def transcript_parts(transcript: Transcript, look: Look) -> Parts:
     yield Text(", ".join(badges(transcript)) + "\n", "yellow")
     for message in prompt.messages:
         yield from (heading(message.role), block(found_text(message.content, look)))
+    if look.round is None:
+        yield from annotation_parts(transcript)
     if before and look.round is None:
         yield from text_parts("response", before, transcript, look)
     for round in transcript.rounds:
@@ -100,6 +103,15 @@ def later_parts(transcript: Transcript, look: Look) -> Parts:
     for answer in transcript.answers:
         yield from text_parts(f"answer of {answer.policy}", answer.response, transcript, look)
     yield from label_parts(transcript, transcript.comparisons, look)
+
+
+def annotation_parts(transcript: Transcript) -> Parts:
+    """Stars and notes of readers."""
+    for one in transcript.annotations:
+        when = f"{one.time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        yield heading("★ starred" if one.star else "noted", f"by {one.author}", when)
+        if one.note:
+            yield block(one.note)
 
 
 def text_parts(title: str, row: Response, transcript: Transcript, look: Look) -> Parts:
