@@ -31,7 +31,7 @@ from cai.planning import PlanOptions, is_here, plan_run
 from cai.prepare import prepare, resolve_models
 from cai.prompts import Templates
 from cai.records import Message, Sampling
-from cai.resolve import Options
+from cai.resolve import Options, resolve_config
 from cai.run import StoredRecord, read_json, read_rows, write_json
 from cai.sections import Lora
 from cai.stages.context import RunContext
@@ -486,6 +486,31 @@ def test_training_takes_as_long_as_it_did_only_with_the_same_settings(
 )
 def test_times_are_about(seconds: float, shown: str) -> None:
     assert about(seconds) == shown
+
+
+def test_disk_is_for_what_is_left_to_do(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cai.footprint.weight_bytes", lambda _: 1)
+    options, out = Options(str(HARMLESS), "quickstart", settings=SETTINGS), tmp_path / "run"
+
+    def disk(**asked: Any) -> tuple[int, int]:
+        return plan_run(options, PlanOptions(**asked)).footprint[:2]
+
+    n, whole = resolve_config(options).rl.n_checkpoints, disk()[1]
+    assert [disk(until=name)[0] for name in ("revise", "sft", "label", "reward", "rl")] == [
+        0, 2, 2, 3, 3 + n,
+    ]  # fmt: skip
+    assert disk(until="revise")[1] < disk(until="sample")[1] < whole
+    start(out, constitution=str(HARMLESS))
+    assert disk(out=str(out)) == (0, 0)
+    shutil.rmtree(out)
+    assert disk(base=str(base))[1] == pytest.approx(whole, rel=0.5), "what is kept is copied"
+    start(out, until="label", constitution=str(HARMLESS))
+    assert disk(out=str(out))[0] == n + 2
+    assert disk(out=str(out))[1] < whole / 2
+    (out / "04-label" / "done.json").unlink()
+    assert disk(out=str(out), until="label") == (0, 0)
 
 
 SHAPE = Shape(n_parameters=1000, layers=2, hidden=8, inner=16, kv=4, vocabulary=100)
