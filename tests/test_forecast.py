@@ -575,6 +575,20 @@ def test_lines_name_what_is_kept_and_what_it_rests_on(base: Path, tmp_path: Path
     assert "time: unknown" in fresh
 
 
+def test_a_base_that_stopped_half_way_has_no_means_for_the_rest(base: Path, tmp_path: Path) -> None:
+    half = start(tmp_path / "half", until="sft")
+    found = planned(tmp_path / "run", half, "seed=5")
+    marked = {stage.name: stage.at_limit for stage in found.stages if stage.tokens.generated}
+    assert marked == {"revise": False, "sample": True, "rl": True, "evaluate": True}
+    lines = list(planned_lines(found))
+    signs = {line.split()[0]: "≤" in line for line in lines if line.split()[0] in marked}
+    assert signs == marked
+    assert any("in all" in line and "≤" in line for line in lines)
+    assert any("it has none for all of sample, rl, evaluate, which are taken" in x for x in lines)
+    whole = list(planned_lines(planned(tmp_path / "run", base, "seed=5")))
+    assert not any("≤" in line or "it has none" in line for line in whole)
+
+
 FAKE = ["--recipe", "quickstart", "--set", "engine.kind=fake", "--constitution", "harmless"]
 
 
