@@ -9,11 +9,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AwareDatetime, ValidationError
 
 from cai.errors import ConfigError
-from cai.lines import json_line
+from cai.lines import json_line, read_whole_rows
 from cai.lock import RunLock
 from cai.records import Record, digest
 from cai.run import disk_errors, read_json, read_records, read_rows, repair
-from cai.view.transcripts import read_whole_rows
 
 FILE = "annotations.jsonl"
 

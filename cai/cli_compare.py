@@ -5,12 +5,14 @@ from pathlib import Path
 
 import click
 
+from cai.cli_options import check_page_file
+
 
 @click.command()
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
 @click.argument("prompt", required=False)
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def compare(run_a: str, run_b: str, prompt: str | None, html: Path | None, as_json: bool) -> None:
     """Say what differs between two runs, and why: inputs, texts, numbers.
@@ -23,6 +25,8 @@ def compare(run_a: str, run_b: str, prompt: str | None, html: Path | None, as_js
     from cai.view.listing import find_run
     from cai.view.terminal import standard_console
 
+    if html:
+        check_page_file(html)
     comparison = compare_folders(find_run(run_a), find_run(run_b))
     if prompt:
         comparison = comparison._replace(prompts=[find_prompt(comparison, prompt)])

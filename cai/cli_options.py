@@ -1,9 +1,12 @@
 """The options that the commands about a whole run share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cai.errors import ConfigError
 
 if TYPE_CHECKING:
     from cai.resolve import Options
@@ -34,3 +37,10 @@ def make_options(values: dict[str, Any]) -> "Options":
     from cai.resolve import Options
 
     return Options(**values)
+
+
+def check_page_file(out: Path) -> None:
+    """Raise ConfigError for a file that `--html` cannot write."""
+    if out.is_dir() or not out.parent.is_dir():
+        wrong = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise ConfigError(f"--html {out}: {wrong}; name a file, such as page.html")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cai.cli_options import check_page_file
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ def show_page(run: Path, out: Path) -> None:
     from cai.view.planned import gib
     from cai.view.terminal import clean
 
-    if out.is_dir() or not out.parent.is_dir():
-        wrong = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise ConfigError(f"--html {out}: {wrong}; name a file, such as page.html")
+    check_page_file(out)
     path = write_page(run, out)
     click.echo(f"{clean(path)} ({gib(path.stat().st_size)})")
 

@@ -97,8 +97,8 @@ class Comparison(NamedTuple):
 
     @property
     def most_changed(self) -> Sequence[PromptComparison]:
-        found = [row for row in self.prompts if row.differs and row.change is not None]
-        return found[:N_MOST_CHANGED]
+        """The first of `prompts`; a text that failed has changed no word."""
+        return [row for row in self.prompts if row.change][:N_MOST_CHANGED]
 
 
 def compare(folder_a: Path, folder_b: Path) -> Comparison:

@@ -1,9 +1,10 @@
 """`cai run` from its options to its last line."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from cai.earlier import find_base
-from cai.errors import QualityGate
+from cai.errors import CaiError, DiskFull
 from cai.forecasting import forecast
 from cai.lock import RunLock
 from cai.manifest import Manifest
@@ -51,11 +52,20 @@ def conduct(
 
 
 def finish(context: RunContext, manifest: Manifest, n_stages: int, progress: RunProgress) -> int:
-    """Run what is left of the first `n_stages`; returns how many stages were run."""
+    """Run what is left of the first `n_stages`; returns how many stages were run. A run that breaks
+    off has its reports too, unless the disk is full or a signal has come."""
     try:
         n_run = run_stages(context, STAGES[:n_stages], manifest, progress)
-    except QualityGate:
-        report(context.run, manifest, "stopped")
+    except DiskFull:
+        raise
+    except CaiError:
+        # what is wrong with the report is less than what has stopped the run
+        with suppress(CaiError, OSError):
+            report(context.run, manifest, "stopped")
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        # there is no time to write it
+        progress.say(f"to read what there is, type: cai show {context.run} --html")
         raise
     complete = all((context.folder(stage.name) / "done.json").is_file() for stage in STAGES)
     status = "done" if complete else "stopped"

@@ -111,16 +111,22 @@ def draw(principles: Sequence[Principle], *key: object) -> Principle:
 
 
 def draw_distinct(principles: Sequence[Principle], n: int, *key: object) -> list[Principle]:
-    """`n` different principles drawn for `key`, one after the other; the first is `draw`'s.
+    """`n` principles of different preference texts drawn for `key`, one after the other; the first
+    is `draw`'s.
 
-    Raises ValueError if there are fewer than `n`."""
+    Raises ValueError if there are fewer than `n` such texts."""
     left, drawn = list(principles), list[Principle]()
-    if n > len(left):
-        raise ValueError(f"{n} distinct principles wanted, there are {len(left)}")
+    if n > (there := n_preference_texts(left)):
+        raise ValueError(f"{n} distinct principles wanted, there are {there}")
     for index in range(n):
         drawn.append(draw(left, *key, *([index] if index else [])))
-        left.remove(drawn[-1])
+        left = [one for one in left if one.preference != drawn[-1].preference]
     return drawn
+
+
+def n_preference_texts(principles: Sequence[Principle]) -> int:
+    """How many different questions they ask about two responses."""
+    return len({principle.preference for principle in principles})
 
 
 def find_constitution(name: str) -> Path:

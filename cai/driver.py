@@ -23,6 +23,8 @@ class Step(NamedTuple):
 
     request: Request
     read: Callable[[Completion], StoredRecord]
+    principle_id: str | None = None
+    """Where the request's id stands for the principle's text alone: the name that it has now."""
 
 
 Chain = Generator[Step, Any, None]
@@ -113,7 +115,7 @@ class Driver:
             except StopIteration:
                 self.tally.n_finished += 1
                 return
-            record = self._records.get(step.request.id)
+            record = self._records.get(step.request.id, step.principle_id)
             if record is None:
                 self._ask(chain, step)
                 return

@@ -1,7 +1,7 @@
 """An earlier run whose records a new one keeps: `--base RUN`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from cai.errors import RunConflict
 from cai.forecast import CHARS_PER_TOKEN, Lengths
 from cai.manifest import run_at
 from cai.models import Model, folder_digest
-from cai.pace import Pace, pace_of_run
+from cai.pace import Pace, as_configured, pace_of_run
 from cai.pipeline import FOLDERS
 from cai.preferences import Reading
 from cai.run import StoredRecord, index, read_at, read_json, read_rows
@@ -47,10 +47,11 @@ class Earlier:
         self._offsets: dict[Path, dict[str, int]] = {}
 
     def same_settings(self, config: RunConfig, *sections: str) -> bool:
-        """Whether sections of the config, the seed and the kind of engine are as they were."""
+        """Whether sections of the config, values such as reward.heldout, the seed and the kind of
+        engine are as they were."""
         now = config.model_dump(mode="json")
-        same_kind = self.config["engine"]["kind"] == now["engine"]["kind"]
-        return same_kind and all(self.config[name] == now[name] for name in (*sections, "seed"))
+        names = (*sections, "seed", "engine.kind")
+        return all(value_at(self.config, name) == value_at(now, name) for name in names)
 
     def same_model(self, role: str, model: Model | None) -> bool:
         """Whether a role has the model that it had."""
@@ -95,9 +96,17 @@ class Earlier:
         paths = {step: folder / "candidates" / f"step-{step}" for step in steps}
         return [Model(f"rl-{step}", path, folder_digest(path)) for step, path in paths.items()]
 
-    def pace(self) -> Pace:
-        """How fast it went."""
-        return pace_of_run(self.run.name, self.manifest, self.config)
+    def pace(self, config: RunConfig, models: Mapping[str, Model]) -> Pace:
+        """How fast it went; training only what `config` and `models` leave as it was."""
+        pace = pace_of_run(self.run.name, self.manifest, self.config)
+        then = {role: model["commit"] for role, model in self.manifest["models"].items()}
+        now = {role: model.commit for role, model in models.items()}
+        named = {"sft": "base", "reward": "reward", "rl": "policy"}
+        begins = {
+            stage: [m.get(role, m["base"]) for m in (then, now)] for stage, role in named.items()
+        }
+        others = {stage for stage, (old, new) in begins.items() if old != new}
+        return as_configured(pace, self.config, config.model_dump(mode="json"), others)
 
     def lengths(self) -> tuple[Lengths, int]:
         """How long its texts are, and of how many records."""
@@ -114,6 +123,14 @@ class Earlier:
         n_chars = sum(len(r.text or "") for records in found.values() for r in records)
         per_token = n_chars / n_tokens if n_tokens else CHARS_PER_TOKEN
         return Lengths(means, per_token), sum(map(len, tokens.values()))
+
+
+def value_at(config: Mapping[str, Any], name: str) -> Any:
+    """What a config says under a dotted name."""
+    found: Any = config
+    for key in name.split("."):
+        found = found[key]
+    return found
 
 
 class Shelf:

@@ -9,9 +9,9 @@ from cai.config import RunConfig
 from cai.engines.open import DEFAULT_CONTEXT
 from cai.engines.process import context_limit, vllm_environment
 from cai.environment import n_gpus
-from cai.forecast import Forecast
+from cai.forecast import Forecast, StageForecast
 from cai.sections import Lora, Reward, Rl, Sft
-from cai.space import CHECKPOINTS, weight_bytes
+from cai.space import weight_bytes
 from cai.stages.context import RunContext
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -72,11 +72,23 @@ def footprint(context: RunContext, forecast: Forecast) -> Footprint:
         trainers = [need for need in training_needs(context.config, shape) if need.what in trained]
         needs += sorted(trainers, key=lambda need: need.n_bytes)[-1:]
     return Footprint(
-        (CHECKPOINTS + context.config.rl.n_checkpoints) * weight_bytes(base),
-        sum(stage.n_bytes for stage in forecast.stages),
+        n_checkpoints(context.config, forecast) * weight_bytes(base),
+        sum(record_bytes(context, stage) for stage in forecast.stages if not stage.done),
         shutil.disk_usage(parent).free,
         tuple(needs),
     )
+
+
+def n_checkpoints(config: RunConfig, forecast: Forecast) -> int:
+    """Model-sized folders that the training stages leave, and one while it is trained."""
+    left = [stage.name for stage in forecast.stages if stage.n_rows is not None and not stage.done]
+    return sum(config.rl.n_checkpoints if name == "rl" else 1 for name in left) + bool(left)
+
+
+def record_bytes(context: RunContext, stage: StageForecast) -> int:
+    """Size of a stage's records beyond those that the run has. Those of the base are copied."""
+    there = sum(path.stat().st_size for path in context.folder(stage.name).glob("*.jsonl"))
+    return max(0, stage.n_bytes - there)
 
 
 def read_shape(path: Path) -> Shape | None:

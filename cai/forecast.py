@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cai.driver import Chain, Step
 from cai.engines.base import Completion, Request
 from cai.records import Message
-from cai.run import StoredRecord
+from cai.run import StoredRecord, renamed
 
 CHARS_PER_TOKEN = 4.0
 """English text, where no records tell."""
@@ -53,6 +53,10 @@ class Lengths(NamedTuple):
         limit = request.sampling.max_tokens
         return 0 if request.choices else round(min(self.means.get((stage, kind), limit), limit))
 
+    def at_limit(self, stage: str, kind: str, request: Request) -> bool:
+        """Whether the expected length is the most that there can be, for want of a mean."""
+        return not request.choices and (stage, kind) not in self.means
+
 
 class Call(NamedTuple):
     """One step of a chain: a record that is kept, or a stand-in for what will be asked."""
@@ -61,6 +65,8 @@ class Call(NamedTuple):
     kept: bool
     tokens: Tokens
     """What asking will cost."""
+    at_limit: bool = False
+    """Its text is taken at its limit."""
 
 
 class Play:
@@ -84,6 +90,7 @@ class Play:
             except StopIteration:
                 return
             record = self._find(step.request.id)
+            record = renamed(record, step.principle_id) if record else None
             call = Call(record, True, Tokens()) if record else self._stand_in(step)
             record = call.record
             yield call
@@ -100,7 +107,9 @@ class Play:
             n,
         )
         self._shown = request.messages
-        return Call(step.read(Completion(request.id, text, "stop", n_tokens=n)), False, tokens)
+        record = step.read(Completion(request.id, text, "stop", n_tokens=n))
+        at_limit = self._lengths.at_limit(self._stage, kind, request)
+        return Call(record, False, tokens, at_limit)
 
     def _count(self, messages: Sequence[Message]) -> int:
         n_chars = sum(len(message.content) for message in messages)
@@ -135,6 +144,8 @@ class StageForecast(NamedTuple):
     n_new: int = 0
     """Calls of a model."""
     tokens: Tokens = Tokens()
+    at_limit: bool = False
+    """Some of its texts are taken at their limit: `tokens` are the most there can be."""
     n_bytes: int = 0
     """Size of its records."""
     n_loads: int = 0
@@ -157,6 +168,7 @@ def count(name: str, calls: Sequence[Call], *notes: str) -> StageForecast:
         n_kept=len(calls) - len(new),
         n_new=len(new),
         tokens=Tokens(*map(sum, zip(*spent, strict=True))) if spent else Tokens(),
+        at_limit=any(call.at_limit for call in new),
         n_bytes=sum(RECORD_BYTES + len(call.record.text or "") for call in calls),
         n_loads=len({call.record.generation.model for call in new}),
         notes=tuple(note for note in notes if note),

@@ -24,7 +24,7 @@ def forecast(context: RunContext, stages: Sequence[Stage], pace: Pace | None = N
     """
     earlier = Earlier(context.base_run) if context.base_run else None
     lengths, n_lengths = earlier.lengths() if earlier else (Lengths(), 0)
-    pace = pace or (earlier.pace() if earlier else None)
+    pace = pace or (earlier.pace(context.config, context.models) if earlier else None)
     found = islice(Forecaster(context, earlier, lengths).stages(), len(stages))
     base = str(context.base_run) if context.base_run else None
     untimed = Forecast(tuple(found), base, n_lengths, None)
@@ -61,24 +61,24 @@ class Forecaster:
         yield self._stage("label", asked, "" if all_kept(sampled) else AT_MOST)
         foreign = read_foreign(self._context.config)
         readings = [*foreign.pair_readings, *foreign.rating_readings]
-        reward = self._retraining.reward(judged, revised, readings)
+        same_pairs = self._retraining.pairs(judged, revised, readings)
+        reward = self._retraining.reward(same_pairs)
         n_pairs = self._n_kept_of(pairs) + n_assumed + len(foreign.pairs)
         pointwise = self._context.config.reward.method == "pointwise"
         yield self._training("reward", len(foreign.ratings) if pointwise else n_pairs, reward)
-        yield from self._rl_and_evaluate(sl, reward, n_pairs)
+        row_ids = self._rl_rows()
+        tuned = self._retraining.rl(policy, reward, same_pairs, row_ids)
+        n_rows = n_pairs if self._context.config.rl.method == "dpo" else len(row_ids)
+        yield from self._rl_and_evaluate(sl, tuned, n_rows)
 
     def _rl_and_evaluate(
-        self, sl: Trained, reward: Trained, n_pairs: int
+        self, sl: Trained, trained: Trained, n_rows: int
     ) -> Iterator[StageForecast]:
-        config, policy = self._context.config.rl, self._retraining.policy(sl)
-        prompts, _ = rl.split_prompts(self._context)
-        rows = [p.id for p in (*prompts, *self._context.select("helpful", "rl", config.n_helpful))]
-        trained = self._retraining.rl(policy, reward, rows)
+        policy = self._retraining.policy(sl)
         chosen: list[Call] = []
         if not trained.done:
             chosen = self._calls.select(policy.model, self._retraining.candidates(trained))
             trained = self._retraining.after_choice(trained, chosen)
-        n_rows = n_pairs if config.method == "dpo" else len(rows)
         yield self._training("rl", n_rows, trained, chosen)
         models = {"sft": sl.model, "rl": trained.model, "base": self._context.models["base"]}
         answered = self._calls.evaluate(models)
@@ -118,6 +118,12 @@ class Forecaster:
         helpful = sft.helpful_rows(prompts, records, config.seed)
         rows += helpful[: sft.wanted_helpful(len(rows), config.sft.helpful_ratio)]
         return [row["id"] for row in rows]
+
+    def _rl_rows(self) -> list[str]:
+        """The ids of the prompts that RL trains on."""
+        prompts, _ = rl.split_prompts(self._context)
+        helpful = self._context.select("helpful", "rl", self._context.config.rl.n_helpful)
+        return [prompt.id for prompt in (*prompts, *helpful)]
 
     def _n_kept_of(self, pairs: Sequence[Candidates]) -> int:
         """Pairs that become preferences, if all are scored."""

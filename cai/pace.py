@@ -1,7 +1,7 @@
 """How fast this machine works: as it did in an earlier run, as measured now, or as given."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,9 @@ from cai.records import Prompt, Sampling, derive_seed
 
 MEASURE_TOKENS = 64
 """Tokens of each text that is generated to measure."""
+
+COUNTED = {"n_prompts", "n_helpful", "use", "helpful_ratio"}
+"""Settings of a training stage that change nothing but its number of rows."""
 
 
 class Training(NamedTuple):
@@ -86,6 +89,48 @@ def pace_of_run(name: str, manifest: Mapping[str, Any], config: Mapping[str, Any
     rate = work / seconds if seconds else None
     lacks = f"{name} has not done them"
     return Pace(f"the seconds of {name}{elsewhere}", rate, 0.0, rates, training, lacks)
+
+
+def as_configured(
+    pace: Pace, then: Mapping[str, Any], now: Mapping[str, Any], other_models: Collection[str]
+) -> Pace:
+    """The pace of a run with config `then` as far as it tells the training times of config `now`.
+
+    Another number of steps is counted in; whatever else changes a stage's section, the engine or a
+    model that it begins with (stages `other_models`) leaves its time unknown.
+    """
+    kept: dict[str, Training] = {}
+    reasons: list[str] = []
+    for stage, known in pace.training.items():
+        changed = ["model"] if stage in other_models else []
+        changed += [] if engine_of(then) == engine_of(now) else ["engine"]
+        steps = 1.0
+        for name in sorted(changed_values(then[stage], now[stage])):
+            old, new = (config[stage]["trainer"].get("max_steps", -1) for config in (then, now))
+            if name == "trainer.max_steps" and min(old, new) > 0:
+                steps = new / old
+            else:
+                changed.append(f"{stage}.{name}")
+        if changed:
+            reasons.append(f"{stage} with another {', '.join(changed)}")
+        else:
+            kept[stage] = known._replace(seconds=known.seconds * steps)
+    lacks = "; ".join([f"{pace.lacks}, or {reasons[0]}", *reasons[1:]]) if reasons else pace.lacks
+    return pace._replace(training=kept, lacks=lacks)
+
+
+def engine_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Its settings but for those that say when it is given up."""
+    return {k: v for k, v in config["engine"].items() if k not in ("stall_s", "restarts")}
+
+
+def changed_values(then: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """What differs between two sections, but for how many rows there are: those are counted."""
+    both = [(key, then.get(key), now.get(key)) for key in {*then, *now} - COUNTED]
+    names = {key for key, old, new in both if key != "trainer" and old != new}
+    trainers = then["trainer"], now["trainer"]
+    keys = {*trainers[0], *trainers[1]}
+    return names | {f"trainer.{k}" for k in keys if trainers[0].get(k) != trainers[1].get(k)}
 
 
 def measure_pace(config: Engine, model: Model, prompts: Sequence[Prompt], log: Path) -> Pace:

@@ -11,11 +11,11 @@ from cai.errors import ConfigError
 from cai.footprint import Footprint, footprint
 from cai.forecast import Forecast
 from cai.forecasting import forecast, timed
-from cai.models import EMBEDDED, Model, cache_folder, resolve_model
+from cai.models import EMBEDDED, PULLED, Model, cache_folder, resolve_model
 from cai.opening import load_manifest, make_context, refuse_changes, run_folder
 from cai.pace import Pace, measure_pace
 from cai.pipeline import plan
-from cai.prepare import check_installed, prepare, resolve_models
+from cai.prepare import check_installed, named_models, prepare, resolve_models
 from cai.resolve import Options
 from cai.stages.context import RunContext
 from cai.training_pace import measure_training
@@ -80,34 +80,36 @@ def missing_models(config: RunConfig) -> list[str]:
     """The models named in the config that would have to be pulled."""
     if config.engine.kind == "fake":
         return []
-    named = config.models.model_dump().values()
-    return [name for name in dict.fromkeys(named) if name and not is_here(name)]
+    return [name for name in dict.fromkeys(named_models(config).values()) if not is_here(name)]
 
 
 def models_at_hand(config: RunConfig, missing: list[str]) -> dict[str, Model]:
     """Each role's model; one that is missing stands in by its name."""
     if not missing:
         return resolve_models(config)
-    names = config.models
-    roles = {"base": names.base, "critic": names.critic or names.base}
-    roles["judge"] = names.judge or names.base
-    roles |= {r: n for r, n in (("policy", names.policy), ("reward", names.reward)) if n}
     return {
         role: Model(name, Path(name), "missing") if name in missing else resolve_model(name)
-        for role, name in roles.items()
+        for role, name in named_models(config).items()
     }
 
 
 def is_here(name: str) -> bool:
-    """Whether a model needs no download. A name of no model at all passes: resolving it says so."""
+    """Whether a model needs no download: of a pull that broke off there are no weights. A name of
+    no model at all passes: resolving it says so."""
     if name == EMBEDDED:
         return (cache_folder() / "models" / EMBEDDED / "cai.json").is_file()
     if Path(name).is_dir() or name.count("/") != 1 or name.startswith((".", "~", "/")):
         return True
     if importlib.util.find_spec("huggingface_hub") is None:
         return False
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
-    found = try_to_load_from_cache(repo, "config.json", revision=revision or None)
-    return isinstance(found, str)
+    try:
+        found = snapshot_download(
+            repo, revision=revision or None, allow_patterns=PULLED, local_files_only=True
+        )
+    except (LocalEntryNotFoundError, ValueError):
+        return False
+    return any(Path(found).glob("*.safetensors"))

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.config import RunConfig
-from cai.constitution import Constitution, find_constitution, load_constitution
+from cai.constitution import (
+    Constitution,
+    find_constitution,
+    load_constitution,
+    n_preference_texts,
+)
 from cai.errors import ConfigError, MissingDependency
 from cai.models import Model, check_reward_model, model_context, model_for
 from cai.pipeline import STAGES, Stage
@@ -56,11 +61,11 @@ def prepare(options: Options, stages: Sequence[Stage] = STAGES) -> Prepared:
 
 def check_ensemble(config: RunConfig, constitution: Constitution) -> None:
     """Refuse a constitution with fewer principles for preference than a label takes."""
-    n, wanted = len(constitution.for_preference()), config.label.ensemble
+    n, wanted = n_preference_texts(constitution.for_preference()), config.label.ensemble
     if n < wanted:
         raise ConfigError(
             f"label.ensemble={wanted}: constitution {constitution.name} has {n} principles with a "
-            f"preference text; type --set label.ensemble={n} or less"
+            f"preference text of their own; type --set label.ensemble={n} or less"
         )
 
 
@@ -95,24 +100,29 @@ def check_installed(config: RunConfig, stages: Sequence[Stage]) -> None:
 
 
 def resolve_models(config: RunConfig) -> dict[str, Model]:
-    """The local folder of each role's model. `policy` and `reward` only if named; a reward model
-    of RL that is not the run's own has the role `rewards.NAME`."""
-    names = config.models
-    roles = {"base": names.base, "critic": names.critic or names.base}
-    roles["judge"] = names.judge or names.base
-    roles |= {r: n for r, n in (("policy", names.policy), ("reward", names.reward)) if n}
-    terms = [term for term in config.rl.rewards if isinstance(term, ModelReward)]
-    roles |= {reward_role(term): term.path for term in terms if term.path}
+    """The local folder of each role's model."""
+    roles = named_models(config)
     kind = config.engine.kind
     found = {name: model_for(name, kind) for name in dict.fromkeys(roles.values())}
     models = {role: found[name] for role, name in roles.items()}
     if kind == "fake":
         return models
-    for term in terms:
-        if term.path:
-            check_reward_model(models[reward_role(term)], f"rl.rewards, {term.name}")
+    for role in roles:
+        if role.startswith("rewards."):
+            check_reward_model(models[role], f"rl.rewards, {role.removeprefix('rewards.')}")
     check_contexts(config, models)
     return models
+
+
+def named_models(config: RunConfig) -> dict[str, str]:
+    """The name of each role's model. `policy` and `reward` only if named; a reward model of RL that
+    is not the run's own has the role `rewards.NAME`."""
+    names = config.models
+    roles = {"base": names.base, "critic": names.critic or names.base}
+    roles["judge"] = names.judge or names.base
+    roles |= {r: n for r, n in (("policy", names.policy), ("reward", names.reward)) if n}
+    terms = [term for term in config.rl.rewards if isinstance(term, ModelReward)]
+    return roles | {reward_role(term): term.path for term in terms if term.path}
 
 
 def check_contexts(config: RunConfig, models: Mapping[str, Model]) -> None:

@@ -8,6 +8,7 @@ from cai.earlier import Earlier
 from cai.forecast import Call
 from cai.models import Model
 from cai.preferences import Reading
+from cai.sections import ModelReward, reward_role
 from cai.stages.context import RunContext
 
 
@@ -37,25 +38,43 @@ class Retraining:
         named = self._context.models.get("policy")
         return Trained(named, self._same("policy"), True) if named else sft
 
-    def reward(
+    def pairs(
         self, judged: Sequence[Call], revised: Sequence[Call], readings: Sequence[Reading]
-    ) -> Trained:
-        """What the reward stage makes of these labels, of the revisions that are in pairs, and of
-        what comes from elsewhere."""
-        role = "reward" if "reward" in self._context.models else "base"
-        same = self._same(role, "reward", "label", "preferences")
+    ) -> bool:
+        """Whether these labels, the revisions that are in pairs, and what comes from elsewhere make
+        the earlier run's pairs, with the same ones held out."""
+        same = self._same_settings("label", "preferences", "reward.heldout")
         same = same and self._all_kept(judged) and self._same_records("label", judged)
         if self._context.config.label.revision_pairs != "off":
             same = same and self._all_kept(revised) and self._same_records("revise", revised)
-        same = same and self._earlier is not None and self._earlier.same_sources(readings)
-        return self._trained("reward", same)
+        return same and self._earlier is not None and self._earlier.same_sources(readings)
 
-    def rl(self, policy: Trained, reward: Trained, row_ids: Sequence[str]) -> Trained:
-        """What RL makes of these, before a policy is chosen."""
-        same = policy.same and reward.same and self._same("judge", "rl", "sample", "label")
-        if self._context.config.rl.method != "dpo":
-            same = same and self._same_rows("rl", row_ids)
+    def reward(self, same_pairs: bool) -> Trained:
+        """What the reward stage makes of the pairs."""
+        role = "reward" if "reward" in self._context.models else "base"
+        return self._trained("reward", same_pairs and self._same(role, "reward"))
+
+    def rl(
+        self, policy: Trained, reward: Trained, same_pairs: bool, row_ids: Sequence[str]
+    ) -> Trained:
+        """What RL makes of these, before a policy is chosen. DPO learns from the pairs, the others
+        from prompts."""
+        same = policy.same and self._same("judge", "rl", "sample", "label")
+        if self._context.config.rl.method == "dpo":
+            same = same and same_pairs and self._same_settings("reward.max_length")
+        else:
+            same = same and self._same_rewards(reward) and self._same_rows("rl", row_ids)
         return self._trained("rl", same)
+
+    def _same_rewards(self, reward: Trained) -> bool:
+        """Whether the reward models of RL, the run's own and others, are the earlier run's."""
+        terms = [t for t in self._context.config.rl.rewards if isinstance(t, ModelReward)]
+        others = [reward_role(term) for term in terms if term.path]
+        return (
+            (reward.same or len(others) == len(terms))
+            and all(self._same(role) for role in others)
+            and (not terms or self._same_settings("reward.max_length"))
+        )
 
     def candidates(self, trained: Trained) -> list[Model]:
         """The policies that the judge will choose among, at most."""
@@ -81,12 +100,13 @@ class Retraining:
 
     def _same(self, role: str, *sections: str) -> bool:
         """Whether there is an earlier run with that model in a role and those settings."""
-        if self._earlier is None:
-            return False
         model = self._context.models.get(role)
-        return self._earlier.same_model(role, model) and self._earlier.same_settings(
-            self._context.config, *sections
-        )
+        same = self._earlier is not None and self._earlier.same_model(role, model)
+        return same and self._same_settings(*sections)
+
+    def _same_settings(self, *sections: str) -> bool:
+        earlier, config = self._earlier, self._context.config
+        return earlier is not None and earlier.same_settings(config, *sections)
 
     def _same_rows(self, stage: str, row_ids: Sequence[str]) -> bool:
         return self._earlier is not None and self._earlier.row_ids(stage) == list(row_ids)

@@ -182,14 +182,18 @@ class RecordFile:
             self._file: io.BufferedWriter = path.open("ab")
         self.n_reused = 0
 
-    def get(self, record_id: str) -> StoredRecord | None:
-        """The record of that id, if it is on disk."""
+    def get(self, record_id: str, principle_id: str | None = None) -> StoredRecord | None:
+        """The record of that id, if it is on disk: a copy, if its principle is `renamed`."""
         offset = self._offsets.get(record_id)
         if offset is not None:
-            return read_at(self.path, offset)
+            found = read_at(self.path, offset)
+            record = renamed(found, principle_id)
+            if record is not found:
+                self.append([record])
+            return record
         for path, offsets in self._earlier:
             if record_id in offsets:
-                record = read_at(path, offsets[record_id])
+                record = renamed(read_at(path, offsets[record_id]), principle_id)
                 if record.generation.finish == "error":
                     continue  # What failed there may succeed here.
                 self.append([record])
@@ -225,6 +229,17 @@ class RecordFile:
         # After a refused write the buffer still holds the batch: closing would fail again.
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def renamed(record: StoredRecord, principle_id: str | None) -> StoredRecord:
+    """A record under the name that its principle has now; none: it stays as it is.
+
+    The id of a judgement stands for the text that was judged by, whatever that is called.
+    """
+    is_judgement = isinstance(record, Label | Reasoning)
+    if principle_id is None or not is_judgement or record.principle_id == principle_id:
+        return record
+    return record.model_copy(update={"principle_id": principle_id})
 
 
 def repair(path: Path) -> None:

@@ -88,7 +88,7 @@ class Label(Record):
     """Pairs of the last revision and the response that it revises: not made, judged like others, or
     taken as P = 1 for the revision without asking (which is no AI feedback)."""
     ensemble: int = Field(default=1, ge=1)
-    """Distinct principles a pair is judged under; the paper draws one."""
+    """Principles of different texts that a pair is judged under; the paper draws one."""
     n_cot: int = Field(default=1, ge=1)
     """Reasonings per question whose judgements are averaged (mode cot)."""
     reasoning: Sampling = Sampling()

@@ -33,6 +33,28 @@ def exported(folder: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
+def test_readers_in_a_terminal_see_them(run: Path, tmp_path: Path) -> None:
+    file = exported(
+        tmp_path,
+        row(
+            author="Ada\x1b[31m", note="bad \x1b]52;c;x\x07 idea", time="2026-11-25T10:00:00+02:00"
+        ),
+        row(author="Bob", note=""),
+        row(prompt_id=SECOND, star=False, note="elsewhere"),
+    )
+    import_annotations(file, run, None)
+    said = CliRunner().invoke(main, ["show", str(run), FIRST, "--no-pager"]).output
+    assert "\x1b" not in said
+    assert r"★ starred  by Ada\x1b[31m · 2026-11-25 08:00 UTC" in said
+    assert r"bad \x1b]52;c;x\x07 idea" in said
+    assert "★ starred  by Bob · 2026-11-25 10:00 UTC" in said
+    assert "elsewhere" not in said
+    shown = json.loads(CliRunner().invoke(main, ["show", str(run), SECOND, "--json"]).output)
+    assert [(one["note"], one["star"], one["author"]) for one in shown["annotations"]] == [
+        ("elsewhere", False, "Ada")
+    ]
+
+
 def test_imported_with_author_and_time(run: Path, tmp_path: Path) -> None:
     file = exported(tmp_path, row(), row(prompt_id=SECOND, author="", note="\ud800 \u2028 <b>"))
     assert import_annotations(file, run, "root") == (2, 0)

@@ -1,6 +1,10 @@
 """Which transcripts fit what a reader asks for."""
 
+from dataclasses import replace
+
 import pytest
+from rich.style import Style
+from rich.text import Text
 from run_folder import BAD, HOSTILE, build_run, make_prompts, respond
 
 from cai.errors import ConfigError
@@ -14,6 +18,7 @@ from cai.view.choosing import (
     in_order,
     make_chains,
 )
+from cai.view.reader import Look, transcript_parts
 from cai.view.transcripts import Transcript, load_transcripts
 
 
@@ -115,6 +120,27 @@ def test_what_failed_has_no_place_in_an_order() -> None:
     prompt = make_prompts(1)[0]
     failed = Chain(Transcript(prompt, respond(prompt, "revise", 0, "", "error")))
     assert [value(failed) for value in ORDERS.values()] == [None] * len(ORDERS)
+
+
+def test_why_a_text_failed_is_found_and_highlighted() -> None:
+    prompt = make_prompts(1)[0]
+    failed = respond(prompt, "revise", 0, "", "error")
+    made = failed.generation.model_copy(update={"error": "prompt of 999 tokens\x1b[31m"})
+    chain = Chain(Transcript(prompt, failed.model_copy(update={"generation": made})))
+    choice = Choice(search="999 TOKENS")
+    assert choose([chain], choice) == ([chain], "1 of 1 chains · “999 TOKENS” · 1 hit")
+    assert choose([chain], replace(choice, round=1))[0] == []
+    look = Look(search=choice.pattern)
+    parts = [part for part in transcript_parts(chain.transcript, look) if isinstance(part, Text)]
+    assert [
+        "".join(
+            part.plain[span.start]
+            for span in part.spans
+            if isinstance(span.style, Style) and "hit" in span.style.meta
+        )
+        for part in parts
+        if "error: " in part.plain
+    ] == ["999 tokens"]
 
 
 @pytest.mark.parametrize(

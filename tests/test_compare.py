@@ -394,6 +394,7 @@ def test_what_no_input_explains(
     assert said == [why]
     if change in (fail, fail_revision):
         assert not any(row.change for row in found.prompts), "what failed changed no word"
+        assert not found.most_changed
         assert all(row.delta and row.delta.value == 0 for row in found.deltas)
 
 

@@ -139,6 +139,9 @@ def test_the_command_writes_a_page_and_names_what_is_wrong(
     assert page.read_text().startswith("<!doctype html>")
     result = invoke(runs[0], tmp_path / "nowhere")
     assert "no run there" in str(result.exception)
+    result = invoke(*runs, "zzz", "--html", tmp_path / "nowhere" / "page.html")
+    assert "there is no folder" in str(result.exception), "said before anything is compared"
+    assert "is a folder" in str(invoke(*runs, "--html", tmp_path).exception)
     result = invoke(*runs, "zzz")
     assert "is no prompt of which both" in str(result.exception)
 

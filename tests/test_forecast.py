@@ -24,13 +24,14 @@ from cai.footprint import Shape, adapter_parameters, engine_need, read_shape, tr
 from cai.forecast import Call, Forecast, Lengths, Play, StageForecast, Tokens, count, shared
 from cai.forecasting import forecast
 from cai.manifest import hardware
+from cai.models import Model, folder_digest
 from cai.pace import Pace, Training, pace_of_run
 from cai.pipeline import FOLDERS, plan
-from cai.planning import PlanOptions, plan_run
+from cai.planning import PlanOptions, is_here, plan_run
 from cai.prepare import prepare, resolve_models
 from cai.prompts import Templates
 from cai.records import Message, Sampling
-from cai.resolve import Options
+from cai.resolve import Options, resolve_config
 from cai.run import StoredRecord, read_json, read_rows, write_json
 from cai.sections import Lora
 from cai.stages.context import RunContext
@@ -129,6 +130,72 @@ def test_every_stage_does_what_was_planned(
     rows = {stage.name: stage.n_rows for stage in found.stages if stage.n_rows is not None}
     n_in = {stage["name"]: stage["n_in"] for stage in read_json(out / "manifest.json")["stages"]}
     assert rows == {name: n_in[name] for name in ("sft", "reward", "rl")}
+
+
+DPO = ("rl.method=dpo", "rl.trainer={max_steps: 3}")
+BY_LENGTH = ("rl.rewards=[{kind: length, weight: -1}]",)
+BY_ANOTHER = ("rl.rewards=[{kind: reward_model, path: OTHER}]",)
+LEARNT = "reward.trainer.learning_rate=1e-4"
+RETRAINED = "retrain OTHER"
+RL_CHANGES: list[tuple[tuple[str, ...], str, bool]] = [
+    (DPO, LEARNT, True),
+    (DPO, "reward.max_length=999", False),
+    (DPO, "reward.heldout=0.4", False),
+    (DPO, "label.pairing=all", False),
+    (BY_LENGTH, LEARNT, True),
+    (BY_LENGTH, "reward.max_length=999", True),
+    (BY_ANOTHER, LEARNT, True),
+    (BY_ANOTHER, "reward.max_length=999", False),
+    (BY_ANOTHER, RETRAINED, False),
+    ((), "reward.max_length=999", False),
+]
+
+
+@pytest.mark.parametrize(("before", "change", "same"), RL_CHANGES)
+def test_rl_is_judged_by_what_it_learns_from(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: tuple[str, ...],
+    change: str,
+    same: bool,
+) -> None:
+    other = tmp_path / "other" / "checkpoint"
+    other.mkdir(parents=True)
+    write_json(other / "config.json", {"weights": 1})
+
+    def stamped(name: str, engine: str) -> Model:
+        return Model(name, Path(name), folder_digest(Path(name)))
+
+    monkeypatch.setattr("cai.prepare.model_for", stamped)
+    settings = ["sample.k=3", *(setting.replace("OTHER", str(other)) for setting in before)]
+    old = start(tmp_path / "old", *settings)
+    if change == RETRAINED:
+        write_json(other / "config.json", {"weights": 2})
+    else:
+        settings.append(change)
+    found = planned(tmp_path / "new", old, *settings)
+    note = {stage.name: stage.notes[0] for stage in found.stages if stage.notes}["rl"]
+    assert (note == "trained again on the same") is same
+    assert foreseen(found) == happened(start(tmp_path / "new", *settings, base=old))
+
+
+@pytest.mark.parametrize("mode", ["logprob", "cot"])
+def test_a_judgement_is_kept_under_the_name_that_its_principle_has_now(
+    tmp_path: Path, mode: str
+) -> None:
+    settings = ("models.policy=other", f"label.mode={mode}")
+    old = start(tmp_path / "old", *settings, until="label")
+    constitution = edited(tmp_path, "id: overall-harm", "id: harm-in-all")
+    found = planned(tmp_path / "new", old, *settings, constitution=constitution)
+    new = start(tmp_path / "new", *settings, constitution=constitution, base=old, until="label")
+    assert {"label": foreseen(found)["label"]} == {"label": happened(new)["label"]}
+    assert foreseen(found)["label"][1] == 0, "a name is no question"
+    before, now = (list(read_rows(run / "04-label" / "records.jsonl")) for run in (old, new))
+    assert {row["principle_id"] for row in before} - {row["principle_id"] for row in now} == {
+        "overall-harm"
+    }
+    names = {row["id"]: row["principle_id"].replace("harm-in-all", "overall-harm") for row in now}
+    assert names == {row["id"]: row["principle_id"] for row in before}
 
 
 def test_preferences_from_elsewhere_are_compared_too(tmp_path: Path) -> None:
@@ -376,10 +443,74 @@ def test_a_stage_that_found_records_says_nothing_of_the_pace() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "scale", "why"),
+    [
+        (["sft.trainer.max_steps=40"], 10, ""),
+        (["sft.trainer.max_steps=40", "sft.use=last"], 10, ""),
+        (["sft.trainer.max_steps=-1"], None, "sft with another sft.trainer.max_steps"),
+        (["sft.trainer.per_device_train_batch_size=2"], None, "batch_size"),
+        (["sft.max_length=99", "sft.lora=null"], None, "sft with another sft.lora, sft.max_length"),
+        (["models.base=other"], None, "sft with another model; reward with another model; rl with"),
+        (["models.policy=other"], 1, "or rl with another model"),
+        (["engine.dtype=bfloat16"], None, "sft with another engine"),
+        (["engine.restarts=3"], 1, ""),
+    ],
+)
+def test_training_takes_as_long_as_it_did_only_with_the_same_settings(
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: list[str],
+    scale: float | None,
+    why: str,
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(base, old)
+    manifest = read_json(old / "manifest.json")
+    for stage in manifest["stages"]:
+        stage["seconds"] = 44.0
+    for model in manifest["models"].values():
+        model["commit"] = model["name"]
+    write_json(old / "manifest.json", manifest)
+    monkeypatch.setattr("cai.prepare.model_for", lambda name, _: Model(name, Path(name), name))
+    found = planned(tmp_path / "run", old, *settings)
+    seconds = {stage.name: stage.seconds for stage in found.stages}["sft"]
+    assert seconds == (44.0 * scale if scale else None)
+    assert why in found.lacks
+    assert ("sft" in found.untimed) is (scale is None)
+    assert all(why in line for line in planned_lines(found) if line.startswith("time: by"))
+
+
+@pytest.mark.parametrize(
     ("seconds", "shown"), [(0.4, "~0 s"), (75, "~1 m 15 s"), (3 * 3600 + 125, "~3 h 02 m")]
 )
 def test_times_are_about(seconds: float, shown: str) -> None:
     assert about(seconds) == shown
+
+
+def test_disk_is_for_what_is_left_to_do(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cai.footprint.weight_bytes", lambda _: 1)
+    options, out = Options(str(HARMLESS), "quickstart", settings=SETTINGS), tmp_path / "run"
+
+    def disk(**asked: Any) -> tuple[int, int]:
+        return plan_run(options, PlanOptions(**asked)).footprint[:2]
+
+    n, whole = resolve_config(options).rl.n_checkpoints, disk()[1]
+    assert [disk(until=name)[0] for name in ("revise", "sft", "label", "reward", "rl")] == [
+        0, 2, 2, 3, 3 + n,
+    ]  # fmt: skip
+    assert disk(until="revise")[1] < disk(until="sample")[1] < whole
+    start(out, constitution=str(HARMLESS))
+    assert disk(out=str(out)) == (0, 0)
+    shutil.rmtree(out)
+    assert disk(base=str(base))[1] == pytest.approx(whole, rel=0.5), "what is kept is copied"
+    start(out, until="label", constitution=str(HARMLESS))
+    assert disk(out=str(out))[0] == n + 2
+    assert disk(out=str(out))[1] < whole / 2
+    (out / "04-label" / "done.json").unlink()
+    assert disk(out=str(out), until="label") == (0, 0)
 
 
 SHAPE = Shape(n_parameters=1000, layers=2, hidden=8, inner=16, kv=4, vocabulary=100)
@@ -444,6 +575,20 @@ def test_lines_name_what_is_kept_and_what_it_rests_on(base: Path, tmp_path: Path
     assert "time: unknown" in fresh
 
 
+def test_a_base_that_stopped_half_way_has_no_means_for_the_rest(base: Path, tmp_path: Path) -> None:
+    half = start(tmp_path / "half", until="sft")
+    found = planned(tmp_path / "run", half, "seed=5")
+    marked = {stage.name: stage.at_limit for stage in found.stages if stage.tokens.generated}
+    assert marked == {"revise": False, "sample": True, "rl": True, "evaluate": True}
+    lines = list(planned_lines(found))
+    signs = {line.split()[0]: "≤" in line for line in lines if line.split()[0] in marked}
+    assert signs == marked
+    assert any("in all" in line and "≤" in line for line in lines)
+    assert any("it has none for all of sample, rl, evaluate, which are taken" in x for x in lines)
+    whole = list(planned_lines(planned(tmp_path / "run", base, "seed=5")))
+    assert not any("≤" in line or "it has none" in line for line in whole)
+
+
 FAKE = ["--recipe", "quickstart", "--set", "engine.kind=fake", "--constitution", "harmless"]
 
 
@@ -485,6 +630,27 @@ def test_a_model_that_is_not_here_is_not_pulled() -> None:
     assert (found.forecast.n_new, found.footprint.memory) == (382, ())
     with pytest.raises(ConfigError, match="cai model pull nobody"):
         plan_run(options, PlanOptions(measure=True))
+
+
+def test_no_reward_model_of_rl_is_pulled_either(embedded_model: Path) -> None:
+    reward = "rl.rewards=[{kind: reward_model, path: nobody/no-reward-of-this-name}]"
+    options = Options("harmless", "quickstart", model=str(embedded_model), settings=[reward])
+    assert plan_run(options, PlanOptions()).missing == ["nobody/no-reward-of-this-name"]
+
+
+def test_a_pull_that_broke_off_left_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--nobody--half"
+    snapshot = cached / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    (snapshot / "config.json").write_text("{}")
+    assert not is_here("nobody/half")
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    assert is_here("nobody/half")
 
 
 def old_format(folder: Path) -> None:

@@ -16,10 +16,11 @@ from cai.errors import ConfigError, DiskFull
 from cai.interop.datasets import FORMS, ExportResult, export_run
 from cai.interop.icai import mean_p, public_name, vote
 from cai.interop.rows import dialogue_text, unsayable
+from cai.lines import read_whole_rows
 from cai.records import Message, Preference, digest
 from cai.resolve import Options, resolve_config
 from cai.sources import one_dialogue
-from cai.view.transcripts import Transcript, load_transcripts, read_whole_rows
+from cai.view.transcripts import Transcript, load_transcripts
 
 pytest_plugins = ["tiny_fixtures"]
 

@@ -117,6 +117,18 @@ def test_an_ensemble_takes_distinct_principles_and_averages_them() -> None:
     assert [x.id for x in labels_of(first)] == [x.id for x in labels[:2]]
 
 
+def test_an_ensemble_asks_no_question_twice() -> None:
+    same = [principle.model_copy(update={"preference": "P0"}) for principle in PRINCIPLES[:3]]
+    setup = replace(LABELS, principles=[*same, PRINCIPLES[3]], ensemble=2)
+    for seed in range(9):
+        chain = label_chain(PAIR, replace(setup, seed=seed))
+        requests, records = play(chain, [scored(0.5, 0.5)] * 4)
+        assert len({request.id for request in requests}) == 4
+        assert "p3" in {label.principle_id for label in labels_of(records)}
+    with pytest.raises(ValueError, match="3 distinct principles wanted, there are 2"):
+        next(label_chain(PAIR, replace(setup, ensemble=3)))
+
+
 def test_a_principle_without_both_orders_does_not_count() -> None:
     setup = replace(LABELS, ensemble=2)
     failed = Completion("", "", "error", error="too long")

@@ -17,6 +17,9 @@ from cai.annotations import import_annotations, read_annotations
 from cai.view.page import write_page
 from cai.words import common_rows, split_words
 
+LEAVES = "dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+"""Whether the page can be closed without a question."""
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -360,6 +363,26 @@ def test_works_where_the_browser_keeps_nothing(watched: Watched, report: Path) -
     page.keyboard.press("s")
     page.keyboard.press("t")
     assert page.locator("#star").inner_text() == "★ starred"
+    assert page.get_by_role("status").filter(has_text="not kept in this browser").count() == 1
+    assert "keeps no stars and notes" in (page.locator("#settings").text_content() or "")
+    assert page.evaluate(LEAVES) is False
+    with page.expect_download():
+        page.locator("#export").click()
+    assert page.evaluate(LEAVES) is True
+    assert page.locator("#unkept").inner_text() == ""
+
+
+def test_a_full_browser_says_that_a_note_is_not_kept(watched: Watched, report: Path) -> None:
+    page = watched.open(report, f"#prompt={ids()[0]}")
+    page.keyboard.press("s")
+    assert page.locator("#unkept").inner_text() == ""
+    assert "stay in this browser" in (page.locator("#settings").text_content() or "")
+    page.evaluate("void (Storage.prototype.setItem = () => { throw new DOMException('full'); })")
+    page.keyboard.press("s")
+    assert "export before you close" in page.locator("#unkept").inner_text()
+    with page.expect_download():
+        page.locator("#export").click()
+    assert page.evaluate(LEAVES) is True
 
 
 def test_red_team_texts_wait_for_a_click_if_asked(watched: Watched, report: Path) -> None:
@@ -768,3 +791,20 @@ def test_what_the_policy_refuses(browser: Any, report: Path, server: tuple[str, 
         bare.wait_for_timeout(100)
     assert len(asked) > 8
     context.close()
+
+
+def test_names_that_cannot_be_seen_are_spelt_everywhere(watched: Watched, report: Path) -> None:
+    page = watched.open(report)
+    page.evaluate(
+        "chains.area[0] = 'odd\\u202earea'; chains.head[0] = 'a\\u200bhead'; overview.name = 'r\\u202en';"
+        "document.getElementById('menus').replaceChildren(...Object.keys(FACETS).map(menu));"
+        "setMenu('area', 'odd\\u202earea')"
+    )
+    assert page.locator("#active .chip").inner_text() == r"area: odd\u202earea ×"
+    option = page.locator("#menu-area option", has_text="odd")
+    assert option.text_content() == r"odd\u202earea (1)"
+    for shows in ("openOverview()", "openPrinciples()", "openPrinciple(principles[0].id)"):
+        page.evaluate(shows)
+        assert r"r\u202en" in page.title()
+    page.evaluate("openChain(0)")
+    assert page.title() == r"a\u200bhead · r\u202en"

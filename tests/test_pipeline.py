@@ -8,7 +8,7 @@ import pytest
 from fake_run import start
 
 from cai.engines.fake import FakeEngine
-from cai.errors import ConfigError, RunConflict, TooManyErrors
+from cai.errors import ConfigError, Damaged, DiskFull, RunConflict, TooManyErrors
 from cai.pipeline import STAGES, plan
 from cai.resolve import Options
 from cai.run import read_json, read_rows, write_json
@@ -230,6 +230,28 @@ def test_too_many_failures_stop_the_run(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
     manifest = read_json(tmp_path / "run" / "manifest.json")
     assert (manifest["status"], manifest["stages"][0]["reason"]) == ("stopped", "TooManyErrors")
+    assert (tmp_path / "run" / "report.html").is_file(), "what failed can be read"
+
+
+def test_a_report_that_fails_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Path) -> None:
+        raise Damaged(f"{run}: no report of this")
+
+    monkeypatch.setattr("cai.conduct.write_report", fail)
+    with pytest.raises(TooManyErrors, match="max_error_rate"):
+        start(tmp_path / "run", "engine.max_context=64")
+
+
+def test_on_a_full_disk_no_report_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr("cai.pipeline.check_stage", full)
+    with pytest.raises(DiskFull):
+        start(tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_failures_below_the_limit_are_counted(tmp_path: Path) -> None:

@@ -264,6 +264,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     assert seconds < 15, "10 s are promised, on a machine that does nothing else"
     assert "\nstopping: " in said
     assert "to go on, type: cai run --constitution harmless.yaml --recipe" in said
+    assert f"to read what there is, type: cai show {run.folder} --html" in said.replace("\n", "")
     assert "Traceback" not in said
     assert read_json(run.folder / "manifest.json")["status"] == "stopped"
     n_lost = len(run.asked()) - sum(n_records(run, path.name) for path in run.folder.glob("0*"))

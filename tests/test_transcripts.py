@@ -7,6 +7,7 @@ import pytest
 from run_folder import BAD, GOOD, POLISHED, STAGES, build_run, make_prompts, respond, write_lines
 
 from cai.errors import ConfigError, Damaged
+from cai.lines import read_whole_rows
 from cai.view import transcripts
 from cai.view.badges import badges
 from cai.view.diff import word_diff
@@ -14,7 +15,6 @@ from cai.view.transcripts import (
     Transcript,
     find_transcript,
     load_transcripts,
-    read_whole_rows,
 )
 from cai.words import split_words
 

@@ -77,7 +77,7 @@ def identical_chain(pair: Candidates, setup: LabelSetup) -> Chain:
 
 
 def draw_principles(pair: Candidates, setup: LabelSetup) -> list[Principle]:
-    """The distinct principles that a pair is judged under."""
+    """The principles that a pair is judged under; no two ask the same question."""
     return draw_distinct(setup.principles, setup.ensemble, setup.seed, "label", pair.key)
 
 
@@ -139,7 +139,7 @@ def reason(question: Question, setup: LabelSetup, sample: int) -> Step:
             generation=generation(request, completion, judge.model, template),
         )
 
-    return Step(request, read)
+    return Step(request, read, question.principle.id)
 
 
 def score(question: Question, setup: LabelSetup, reasoning: Reasoning | None) -> Step:
@@ -159,7 +159,7 @@ def score(question: Question, setup: LabelSetup, reasoning: Reasoning | None) ->
             }
         )
 
-    return Step(request, read)
+    return Step(request, read, question.principle.id)
 
 
 def write(question: Question, setup: LabelSetup) -> Step:
@@ -171,7 +171,7 @@ def write(question: Question, setup: LabelSetup) -> Step:
         label = make_label(question, setup, request, completion, verdict)
         return label.model_copy(update={"text": completion.text.strip()})
 
-    return Step(request, read)
+    return Step(request, read, question.principle.id)
 
 
 def make_label_request(

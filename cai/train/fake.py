@@ -63,8 +63,10 @@ def fake_checkpoint(job: Job, folder: Path, content: Any) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # Folders of models are not the same anywhere; what is in them is.
-    settings = job.model_dump(exclude={"model", "reward_model", "rewards"})
+    folders = {"model", "reward_model", "rewards"}
     terms = [term.path for term in getattr(job, "rewards", ()) if isinstance(term, ModelReward)]
+    # Without a reward model nothing is cut to its length.
+    settings = job.model_dump(exclude=folders | (set() if terms else {"reward_max_length"}))
     models = [folder_digest(Path(path)) for path in (getattr(job, "model", ""), *terms) if path]
     write_json(folder / "config.json", {"fake": digest(settings, models, content)})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cai.errors import ConfigError
-from cai.records import Response, Revision, digest
+from cai.records import Critique, Response, Revision, digest
 from cai.view.badges import BADGES, badges
 from cai.view.page_index import STAGES, last_text, stages
 from cai.view.principle_page import chain_change
@@ -145,25 +145,29 @@ def in_order(chains: Iterable[Chain], order: str) -> Iterator[Chain | None]:
 
 
 def shown_texts(transcript: Transcript, choice: Choice) -> Iterator[str]:
-    """Each message and generated text that a reader of the transcript sees, cleaned.
+    """Each message, generated text and error that a reader of the transcript sees, cleaned.
 
     A revision that changes nothing is not shown again."""
+    errors = list[Response | Critique | Revision | None]()
     texts = [message.content for message in transcript.prompt.messages]
     before = transcript.response.text if transcript.response else ""
     if choice.round is None:
         texts.append(before)
+        errors.append(transcript.response)
     for round in transcript.rounds:
         critique, revision = round.critique, round.revision
         after = revision.text if revision else before
         if choice.round in (None, round.number):
             texts += [critique.text] if critique else []
             texts += [after] if split_words(after) != split_words(before) else []
+            errors += [critique, revision]
         before = after
     if choice.round is None:
-        texts += [sample.text for sample in transcript.samples]
-        texts += [answer.response.text for answer in transcript.answers]
+        more = [*transcript.samples, *(answer.response for answer in transcript.answers)]
+        texts += [one.text for one in more]
+        errors += more
         texts += [reasoning.text for reasoning in transcript.reasonings]
-    return map(clean, texts)
+    return map(clean, [*texts, *(one.generation.error or "" for one in errors if one)])
 
 
 def make_chains(transcripts: Iterable[Transcript]) -> list[Chain]:

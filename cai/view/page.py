@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cai.annotations import read_annotations
 from cai.run import write_atomic
 from cai.view.badges import BADGES
 from cai.view.page_chain import chain_row
@@ -111,15 +110,13 @@ def write_page(run: Path, out: Path | None = None) -> Path:
 
     A missing stage leaves out what depends on it. Raises ConfigError where a file of the run is
     broken, DiskFull where the page cannot be written."""
-    transcripts, annotations = load_transcripts(run), read_annotations(run)
-    constitution = read_principles(run)
+    transcripts, constitution = load_transcripts(run), read_principles(run)
     index, rounds, judged = Index(constitution), list[Drawn](), list[Agreement]()
     chains: list[str] = []
     for transcript in transcripts:
-        noted = [one.model_dump(mode="json") for one in annotations.get(transcript.prompt.id, [])]
         found = drawn(transcript)
-        index.add(transcript, found, len(noted))
-        chains.append(as_json(chain_row(transcript, found, noted)))
+        index.add(transcript, found)
+        chains.append(as_json(chain_row(transcript, found)))
         rounds += found
         judged += agreements(transcript)
     groups = list(group(chains))

@@ -13,7 +13,7 @@ from cai.view.transcripts import Transcript
 Row = dict[str, Any]
 
 
-def chain_row(transcript: Transcript, rounds: Sequence[Drawn], annotations: Sequence[Row]) -> Row:
+def chain_row(transcript: Transcript, rounds: Sequence[Drawn]) -> Row:
     """Everything that was made of the prompt, in reading order; `rounds` are its `drawn`."""
     prompt, rewards = transcript.prompt, transcript.rewards
     return {
@@ -36,7 +36,7 @@ def chain_row(transcript: Transcript, rounds: Sequence[Drawn], annotations: Sequ
             for answer in transcript.answers
         ],
         "pairs": list(pair_rows(transcript)),
-        "annotations": list(annotations),
+        "annotations": [one.model_dump(mode="json") for one in transcript.annotations],
     }
 
 

@@ -47,7 +47,7 @@ class Index:
         self._principles = {id: place for place, id in enumerate(principle_ids)}
         self._lines: list[Line] = []
 
-    def add(self, transcript: Transcript, rounds: Sequence[Drawn], annotations: int) -> None:
+    def add(self, transcript: Transcript, rounds: Sequence[Drawn]) -> None:
         """The next chain; `rounds` are its `drawn`."""
         prompt, last = transcript.prompt, last_text(transcript)
         labels = (*transcript.labels, *transcript.comparisons)
@@ -66,7 +66,7 @@ class Index:
                 change=shorten(chain_change(transcript)),
                 reward=shorten(transcript.rewards.get(last.id)) if last else None,
                 length=last.generation.n_tokens if last else None,
-                annotations=annotations,
+                annotations=len(transcript.annotations),
             )
         )
 

@@ -1,6 +1,6 @@
 """The forecast of a run, as lines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cai.footprint import Footprint, Need
@@ -14,7 +14,7 @@ def planned_lines(forecast: Forecast) -> Iterator[str]:
     """What is kept, what is asked for anew and how long it takes, by stage."""
     kept = f"{forecast.n_kept:,} records kept of {forecast.base}, " if forecast.base else ""
     yield one_line(f"plan: {kept}{forecast.n_new:,} calls of a model")
-    rows = [COLUMNS, *(stage_cells(stage, forecast) for stage in forecast.stages)]
+    rows = [COLUMNS, *(stage_cells(stage) for stage in forecast.stages)]
     rows.append(total_cells(forecast))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     notes = ["", *("; ".join(stage.notes) for stage in forecast.stages), ""]
@@ -24,7 +24,7 @@ def planned_lines(forecast: Forecast) -> Iterator[str]:
     yield from reservations(forecast)
 
 
-def stage_cells(stage: StageForecast, forecast: Forecast) -> Sequence[str]:
+def stage_cells(stage: StageForecast) -> Sequence[str]:
     if stage.done:
         return (stage.name, number(stage.n_kept), "done", *[""] * 4)
     tokens = stage.tokens
@@ -33,7 +33,7 @@ def stage_cells(stage: StageForecast, forecast: Forecast) -> Sequence[str]:
         number(stage.n_kept),
         number(stage.n_new),
         number(tokens.prompt - tokens.cached, "~"),
-        number(tokens.generated, sign(forecast)),
+        number(tokens.generated, sign([stage])),
         f"{stage.n_rows:,} rows" if stage.n_rows is not None else "",
         "unknown" if stage.seconds is None else about(stage.seconds),
     )
@@ -49,14 +49,14 @@ def total_cells(forecast: Forecast) -> Sequence[str]:
         number(forecast.n_kept),
         number(forecast.n_new),
         number(tokens.prompt - tokens.cached, "~"),
-        number(tokens.generated, sign(forecast)),
+        number(tokens.generated, sign(forecast.stages)),
         "",
         time,
     )
 
 
-def sign(forecast: Forecast) -> str:
-    return "~" if forecast.n_lengths else "≤ "
+def sign(stages: Iterable[StageForecast]) -> str:
+    return "≤ " if any(stage.at_limit for stage in stages) else "~"
 
 
 def number(n: int, prefix: str = "") -> str:
@@ -73,7 +73,10 @@ def about(seconds: float) -> str:
 def reservations(forecast: Forecast) -> Iterator[str]:
     """What the numbers rest on."""
     if forecast.n_lengths:
-        yield f"lengths: the means of {forecast.n_lengths:,} texts of the base run"
+        limited = ", ".join(stage.name for stage in forecast.stages if stage.at_limit)
+        rest = f"; it has none for all of {limited}, which are taken at their limit, max_tokens"
+        means = f"lengths: the means of {forecast.n_lengths:,} texts of the base run"
+        yield means + (rest if limited else "")
     else:
         yield "lengths: every text is taken at its limit, max_tokens: this is the most there can be"
     unknown = f"; unknown: {', '.join(forecast.untimed)}: {forecast.lacks}"

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cai.lines import read_whole_rows
 from cai.run import write_atomic
-from cai.view.transcripts import POLICIES, read_whole_rows, stage_folder
+from cai.view.transcripts import POLICIES, stage_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
@@ -81,6 +82,8 @@ def transcript_parts(transcript: Transcript, look: Look) -> Parts:
     yield Text(", ".join(badges(transcript)) + "\n", "yellow")
     for message in prompt.messages:
         yield from (heading(message.role), block(found_text(message.content, look)))
+    if look.round is None:
+        yield from annotation_parts(transcript)
     if before and look.round is None:
         yield from text_parts("response", before, transcript, look)
     for round in transcript.rounds:
@@ -102,16 +105,31 @@ def later_parts(transcript: Transcript, look: Look) -> Parts:
     yield from label_parts(transcript, transcript.comparisons, look)
 
 
+def annotation_parts(transcript: Transcript) -> Parts:
+    """Stars and notes of readers."""
+    for one in transcript.annotations:
+        when = f"{one.time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        yield heading("★ starred" if one.star else "noted", f"by {one.author}", when)
+        if one.note:
+            yield block(one.note)
+
+
 def text_parts(title: str, row: Response, transcript: Transcript, look: Look) -> Parts:
-    yield from (generated(title, row, transcript), block(found_text(row.text, look)))
+    yield from (generated(title, row, transcript, look), block(found_text(row.text, look)))
 
 
-def generated(title: str, text: Response | Critique | Revision, transcript: Transcript) -> Text:
+def generated(
+    title: str, text: Response | Critique | Revision, transcript: Transcript, look: Look
+) -> Text:
     """A heading with model, length, how the text ended unless by itself, and reward."""
     made, reward = text.generation, transcript.rewards.get(text.id)
     ending = {"stop": "", "length": "cut off at the limit", "error": f"error: {made.error}"}
     notes = (ending[made.finish], reward is not None and f"reward {reward:+.2f}")
-    return heading(title, made.model, f"{made.n_tokens:,} tokens", *notes)
+    shown = heading(title, made.model, f"{made.n_tokens:,} tokens", *notes)
+    error = one_line(made.error or "")
+    before, there, _ = shown.plain.rpartition(f"error: {error}")
+    start = len(f"{before}error: ")
+    return highlight(shown, error, range(start, start + len(error)), look) if there else shown
 
 
 def round_parts(round: Round, before: str, transcript: Transcript, look: Look) -> Parts:
@@ -121,13 +139,13 @@ def round_parts(round: Round, before: str, transcript: Transcript, look: Look) -
     principle = Text(f"principle {one_line(round.principle_id)}\n", "bold cyan")
     principle.append(clean(asked or "asks for no critique"), "not bold")
     if critique:
-        yield generated(f"round {round.number} · critique", critique, transcript)
+        yield generated(f"round {round.number} · critique", critique, transcript, look)
     said = found_text(critique.text, look) if critique else Text("no critique")
     table = Table.grid(Column(ratio=3), Column(ratio=2), padding=(0, 2), expand=True)
     table.add_row(said, principle)
     yield block(Fitting(table, Group(principle, Text(), said)))
     if revision:
-        yield generated(f"round {round.number} · revision", revision, transcript)
+        yield generated(f"round {round.number} · revision", revision, transcript, look)
         failed, after = revision.generation.finish == "error", revision.text
         plain = failed or not look.diff
         yield block(found_text(after, look) if plain else diff_text(before, after, look))

@@ -6,19 +6,19 @@ a last line that is only half written is left out. Everything else that is broke
 
 import difflib
 import gc
-import io
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jsonlines
 from pydantic import ValidationError
 
+from cai.annotations import Annotation, read_annotations
 from cai.constitution import Principle
 from cai.errors import ConfigError
+from cai.lines import read_whole_rows
 from cai.metrics import Score
 from cai.records import (
     AnyRecord,
@@ -75,6 +75,8 @@ class Transcript:
     """The whole constitution of the run, by principle id."""
     rewards: Mapping[str, float] = field(default_factory=dict[str, float])
     """By id of the response or revision."""
+    annotations: tuple[Annotation, ...] = ()
+    """Stars and notes that were imported into the run."""
 
     @property
     def used(self) -> bool:
@@ -99,18 +101,6 @@ class Transcript:
 def stage_folder(run: Path, stage: str) -> Path:
     """The folder of a stage, which is numbered; it need not be there."""
     return next(iter(sorted(run.glob(f"[0-9][0-9]-{stage}"))), run / stage)
-
-
-def read_whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none if it is missing, without a half-written last line.
-
-    Raises ConfigError for any other broken line."""
-    data = path.read_bytes() if path.is_file() else b""
-    with jsonlines.Reader(io.BytesIO(data[: data.rfind(b"\n") + 1])) as reader:
-        try:
-            return list(reader.iter(type=dict))
-        except jsonlines.InvalidLineError as error:
-            raise ConfigError(f"{path}:{error.lineno}: broken record: {error}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -179,9 +169,10 @@ def load_transcripts(run: Path) -> list[Transcript]:
             if isinstance(record, Prompt) or record.prompt_id not in parts:
                 raise ConfigError(f"{path}: record {record.id} belongs to no prompt of this run")
             parts[record.prompt_id].setdefault(part, []).append(record)
-    principles, scores = read_principles(run), read_scores(run)
+    principles, scores, noted = read_principles(run), read_scores(run), read_annotations(run)
     rewards = {id: score.reward for id, score in scores.items() if score.reward is not None}
-    return [join(prompt, parts[prompt.id], principles, rewards) for prompt in prompts]
+    joined = (join(prompt, parts[prompt.id], principles, rewards) for prompt in prompts)
+    return [replace(one, annotations=tuple(noted.get(one.prompt.id, ()))) for one in joined]
 
 
 def join(

@@ -74,12 +74,14 @@ const store = {
       return this.memory.has(key) ? JSON.parse(this.memory.get(key)) : fallback;
     }
   },
+  /** Whether it is kept: there are browsers that keep nothing, or have no room. */
   set(key, value) {
     this.memory.set(key, JSON.stringify(value));
     try {
       localStorage.setItem(key, this.memory.get(key));
+      return true;
     } catch {
-      return; // A browser that keeps nothing, or has no room.
+      return false;
     }
   },
 };

@@ -37,7 +37,7 @@ function drawChain() {
     make("article", { class: "chain" }, chainHead(place, chain), chainParts(place, chain)),
   );
   const head = isCovered(place) ? COVERED : cut(chains.head[place], 0, 60);
-  document.title = `${head} · ${overview.name}`;
+  document.title = plainly(`${head} · ${overview.name}`);
   markReader();
 }
 

@@ -5,7 +5,7 @@ function openOverview() {
   setCurrent(-1);
   const o = overview;
   showPage("overview", make("article", { class: "page wide" }, overviewHead(o), madeFrom(o), parted(o), numbers(o), mostChanged(o)));
-  document.title = `${o.a} and ${o.b}`;
+  document.title = plainly(`${o.a} and ${o.b}`);
   document.getElementById("reader").scrollTop = 0;
 }
 
@@ -131,8 +131,7 @@ function mostChanged({ most_changed: n }) {
   };
   if (!n) return section("The prompts that changed most", note("None did."));
   const title = n > 1 ? `The ${n} prompts that changed most` : "The prompt that changed";
-  const changed = prompts.id.map((_, i) => i).filter(isChanged);
-  return section(title, note("By the share of words that differ in what came of them."), make("ol", { class: "most" }, changed.slice(0, n).map(row)));
+  return section(title, note("By the share of words that differ in what came of them."), make("ol", { class: "most" }, prompts.id.slice(0, n).map((_, place) => row(place))));
 }
 
 /** Put a page into the reading pane. */

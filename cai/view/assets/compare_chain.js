@@ -34,7 +34,7 @@ function drawPrompt() {
     make("article", { class: "chain compared" }, isCovered(place) ? cover(place) : promptParts(place, row)),
   );
   const head = isCovered(place) ? COVERED : cut(prompts.head[place], 0, 60);
-  document.title = `${head} · ${overview.a} and ${overview.b}`;
+  document.title = plainly(`${head} · ${overview.a} and ${overview.b}`);
 }
 
 function promptBar(place) {

@@ -104,7 +104,7 @@ function chip(label, remove) {
   return make(
     "button",
     { class: "chip", title: "take this filter away", onclick: remove },
-    label,
+    written(label),
     " ×",
   );
 }
@@ -211,7 +211,7 @@ function menu(name) {
     });
   }
   const label = ([value, n]) => `${format.spaced(value)}${n === "" ? "" : ` (${format.count(n)})`}`;
-  const options = [...counts].map((entry) => make("option", { value: entry[0] }, label(entry)));
+  const options = [...counts].map((entry) => make("option", { value: entry[0] }, written(label(entry))));
   const select = make(
     "select",
     { id: `menu-${name}`, onchange: ({ target }) => setMenu(name, target.value) },

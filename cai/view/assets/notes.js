@@ -3,6 +3,16 @@
 const NOTES_KEY = `cai-notes ${overview.name} ${overview.created}`;
 const notes = new Map(store.get(NOTES_KEY, [])); // By prompt id: {star, note, time}.
 
+const keeping = {
+  works: true, // Whether the browser kept what it was last given.
+  lost: false, // Whether closing the page loses a star or a note.
+};
+
+function keepNotes() {
+  keeping.works = store.set(NOTES_KEY, [...notes]);
+  keeping.lost = !keeping.works && notes.size > 0;
+}
+
 /** Whether `one` was written after `other`. Every tab says the same of the same two. */
 function isLater(one, other) {
   const key = (it) => it.time + JSON.stringify(it);
@@ -26,7 +36,7 @@ function setNote(place, change) {
   readNotes();
   const before = { star: false, note: "", ...notes.get(id) };
   notes.set(id, { ...before, ...change, time: new Date().toISOString() });
-  store.set(NOTES_KEY, [...notes]);
+  keepNotes();
   refreshList();
   showExport();
 }
@@ -71,7 +81,7 @@ function showStar() {
 /** What another tab wrote, shown in this one; a note that is being written here stays. */
 function showOthers() {
   // Two tabs that write at the same moment do not see each other: the later write drops the earlier one's.
-  if (readNotes()) store.set(NOTES_KEY, [...notes]);
+  if (readNotes()) keepNotes();
   refreshList();
   showExport();
   const box = document.getElementById("note");
@@ -97,7 +107,7 @@ function noteBox(place, chain) {
   const area = make("textarea", {
     rows: 2,
     "aria-label": "note",
-    placeholder: "A note on this chain, kept in this browser",
+    placeholder: `A note on this chain${keeping.works ? ", kept in this browser" : ""}`,
     oninput: ({ target }) => setNote(place, { note: target.value }),
   });
   area.value = mine?.note ?? "";
@@ -130,6 +140,11 @@ function showExport() {
   const button = document.getElementById("export");
   button.hidden = !notes.size;
   button.textContent = `Export ${format.plural(n, "annotation")}`;
+  const said = keeping.lost ? "not kept in this browser: export before you close the page" : "";
+  document.getElementById("unkept").textContent = said;
+  document.getElementById("where-notes").textContent = keeping.works
+    ? "Stars and notes stay in this browser."
+    : "This browser keeps no stars and notes: they are gone when the page is closed.";
 }
 
 function exportName() {
@@ -142,6 +157,8 @@ function exportNotes() {
   const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
   make("a", { href: url, download: exportName() }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
+  keeping.lost = false;
+  showExport();
 }
 
 /** The export, and in the settings who signs it and how it reaches the run. */
@@ -159,8 +176,10 @@ function openNotes() {
     .querySelector("#settings button")
     .before(
       make("label", {}, "My name, in exported annotations ", author),
-      note("Stars and notes stay in this browser. Export them, and put them into the run with ", command, "."),
+      note(make("span", { id: "where-notes" }), " Export them, and put them into the run with ", command, "."),
     );
+  keeping.works = store.set(SETTINGS_KEY, settings);
+  addEventListener("beforeunload", (event) => keeping.lost && event.preventDefault());
   document.getElementById("export").addEventListener("click", exportNotes);
   addEventListener("storage", ({ key }) => key === NOTES_KEY && showOthers());
   showExport();

@@ -22,7 +22,7 @@ function openOverview() {
       madeParts(o),
     ),
   );
-  document.title = `${o.name} · transcripts`;
+  document.title = plainly(`${o.name} · transcripts`);
 }
 
 function section(title, ...children) {

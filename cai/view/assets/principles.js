@@ -85,7 +85,7 @@ function openPrinciples() {
       ),
     ),
   );
-  document.title = `Principles · ${overview.name}`;
+  document.title = plainly(`Principles · ${overview.name}`);
 }
 
 function openPrinciple(id) {
@@ -113,7 +113,7 @@ function openPrinciple(id) {
       principleChains(one),
     ),
   );
-  document.title = `${one.id} · ${overview.name}`;
+  document.title = plainly(`${one.id} · ${overview.name}`);
 }
 
 function principleFacts({ tags = [], weight }) {

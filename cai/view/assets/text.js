@@ -22,9 +22,21 @@ function written(text) {
 }
 
 function spelt(char) {
-  const code = char.codePointAt(0).toString(16);
-  const title = `U+${code.toUpperCase().padStart(4, "0")}`;
-  return make("span", { class: "spelt", title }, `\\u${code.padStart(4, "0")}`);
+  const title = `U+${codeOf(char).toUpperCase()}`;
+  return make("span", { class: "spelt", title }, escaped(char));
+}
+
+function codeOf(char) {
+  return char.codePointAt(0).toString(16).padStart(4, "0");
+}
+
+function escaped(char) {
+  return `\\u${codeOf(char)}`;
+}
+
+/** The same for a place that holds no elements, such as the title of the window. */
+function plainly(text) {
+  return text.replace(HIDDEN, escaped);
 }
 
 /** Lower case of the same length, so that places in one are places in the other. */
