@@ -126,3 +126,28 @@ def test_what_a_kill_leaves_is_gone_on_with() -> None:
         0,
     )
     assert found["repeated_per_kill_at_most"] <= found["window"]
+
+
+def test_a_kill_tears_a_batch_or_comes_before_it(tmp_path: Path) -> None:
+    """Moments 1 and 2 of a batch: nothing of it is written; a part of its lines."""
+    script = """
+import sys
+from pathlib import Path
+from points import Points
+from run_folder import generation
+from cai.records import Response
+from cai.run import RecordFile
+record = Response(id="a", prompt_id="p", sample=0, text="text", generation=generation())
+with RecordFile(Path(sys.argv[1])) as file:
+    Points(int(sys.argv[2])).install()
+    file.append([record])
+"""
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (TORTURE.parents[1], TORTURE.parent, TORTURE)))
+    }
+    for at, n_lines, torn in ((1, 0, False), (2, 0, True), (3, 1, False), (4, 1, False)):
+        path = tmp_path / str(at) / "records.jsonl"
+        command = [sys.executable, "-c", script, str(path), str(at)]
+        assert subprocess.run(command, env=env, check=False).returncode == -9
+        data = path.read_bytes()
+        assert (data.count(b"\n"), not data.endswith(b"\n") and data != b"") == (n_lines, torn)
