@@ -139,6 +139,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        # a byte that is no UTF-8, a number of too many digits, a bomb of brackets
+        raise ConfigError(f"{path}: not JSON: {error}") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

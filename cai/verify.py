@@ -14,9 +14,9 @@ from cai.artefacts import DONE
 from cai.errors import ConfigError, Damaged
 from cai.lines import unsealed
 from cai.lock import RunLock
-from cai.manifest import check_format, seal, sha256
+from cai.manifest import MANIFEST, check_format, is_damaged, is_manifest, sha256
 from cai.pipeline import FOLDERS
-from cai.run import read_json, repair, whole_lines, write_atomic
+from cai.run import json_text, read_json, repair, whole_lines, write_atomic
 
 
 class Finding(NamedTuple):
@@ -32,12 +32,17 @@ def verify(run: Path, repairs: bool = False) -> list[Finding]:
     """Everything that is wrong with the files of a run.
 
     `repairs`: torn and damaged lines of stages that are not done are moved to `*.torn`; the same
-    `cai run` then asks for those records again.
+    `cai run` then asks for those records again. Of a manifest that is not as it was written nothing
+    is believed: it is the only finding then.
     """
     try:
-        manifest = read_json(run / "manifest.json")
+        manifest = read_json(run / MANIFEST)
     except ConfigError as error:
-        return [Finding("manifest.json", "changed", str(error))]
+        return [Finding(MANIFEST, "changed", str(error))]
+    # the last digit of a number may be another one and the number the same
+    reads_so = (run / MANIFEST).read_text() == json_text(manifest)
+    if is_damaged(manifest) or (is_manifest(manifest) and not reads_so):
+        return [Finding(MANIFEST, "changed", "its content does not match its checksum")]
     check_format(manifest, run)
     with RunLock(run) if repairs else nullcontext():
         return list(find(run, manifest, repairs))
@@ -45,8 +50,6 @@ def verify(run: Path, repairs: bool = False) -> list[Finding]:
 
 def find(run: Path, manifest: Mapping[str, Any], repairs: bool) -> Iterator[Finding]:
     """The findings: inputs first, then stage by stage."""
-    if manifest.get("sum") != seal(manifest):
-        yield Finding("manifest.json", "changed", "its content does not match its checksum")
     yield from compare(run, {f"inputs/{k}": v for k, v in manifest["inputs"].items()})
     yield from compare(run, manifest.get("files", {}))
     entries = {entry["name"]: entry for entry in manifest["stages"]}
