@@ -133,7 +133,7 @@ def is_damaged(data: Any) -> bool:
         return False
     if "sum" not in data and data.get("format") != FORMAT:
         return False
-    return not OURS <= data.keys() or data["sum"] != seal(data)
+    return not data.keys() >= OURS or data["sum"] != seal(data)
 
 
 def is_manifest(data: Any) -> bool:

@@ -128,9 +128,10 @@ def run_stage(
     fingerprint: str,
 ) -> None:
     """Do one stage and mark it done, last of all."""
-    check_stage(context.run, stage.name, context.models, context.config)
+    folder = context.folder(stage.name)
+    check_stage(folder, stage.name, context.models, context.config)
     manifest.begin(stage.name, stage.folder)
-    started, folder = time.monotonic(), context.folder(stage.name)
+    started = time.monotonic()
     try:
         with disk_errors(folder), progress.stage(stage.name) as stage_progress:
             folder.mkdir(exist_ok=True)
