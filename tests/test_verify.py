@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from fake_run import start
+from run_folder import generation
 
 from cai.artefacts import is_left_out
 from cai.cli import main
 from cai.errors import Damaged, RunLocked
 from cai.lock import RunLock
 from cai.manifest import Manifest, seal
-from cai.run import read_json, read_records, write_json
+from cai.records import Response
+from cai.run import RecordFile, read_json, read_records, write_json
 from cai.verify import verify
 
 NOT_VERIFIED = {"report.md", "report.html", "manifest.json", ".lock"}
@@ -128,6 +130,30 @@ def test_damaged_lines_of_an_unfinished_stage_are_asked_again(whole: Path, tmp_p
     assert sorted(record.id for record in read_records(path)) == before
     assert len(path.with_suffix(".torn").read_bytes().splitlines()) == 2
     assert verify(run) == []
+
+
+@pytest.mark.parametrize("stage", ["01-revise/records.jsonl", "06-rl/select-sft.jsonl"])
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"text", b"tezt"), (b"\n", b"\r\n"), (b"\n", b"\x0b")]
+)
+def test_a_record_file_without_a_whole_line_is_one(
+    tmp_path: Path, stage: str, before: bytes, after: bytes
+) -> None:
+    """One record, one flipped bit of it; line ends that a tool has changed."""
+    run = tmp_path / "run"
+    path = run / stage
+    path.parent.mkdir(parents=True)
+    Manifest.create(run, {}, {}, {}).write()
+    with RecordFile(path) as file:
+        file.append([Response(id="a", prompt_id="p", sample=0, text="t", generation=generation())])
+    assert verify(run) == []
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+    (found,) = verify(run)
+    assert (found.path, found.what) == (stage, "torn" if after == b"\x0b" else "damaged")
+    assert len(verify(run, repairs=True)) == 1
+    assert verify(run) == []
+    assert path.read_bytes() == b""
+    assert path.with_suffix(".torn").read_bytes()
 
 
 def test_a_finished_stage_is_not_repaired(whole: Path, tmp_path: Path) -> None:
