@@ -99,6 +99,23 @@ def test_what_ends_children_is_not_broken_off(n: int) -> None:
     assert ended
 
 
+def test_an_alarm_while_children_are_ended_leaves_them_what_is_left(
+    alarms: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    with pytest.raises(KeyboardInterrupt), stopping.patient(lambda: 1):
+        signal.raise_signal(signal.SIGINT)
+        with stopping.held():
+            stopping.on_alarm(signal.SIGALRM, None)
+            assert not exits
+            assert stopping.EXIT_S < alarms[-1] <= stopping.STOP_S + stopping.EXIT_S
+            signal.raise_signal(signal.SIGINT)
+            stopping.on_alarm(signal.SIGALRM, None)
+            assert exits == [130], "nothing was left"
+    assert exits == [130]
+
+
 @pytest.mark.usefixtures("alarms")
 def test_nothing_on_the_way_out_is_broken_off() -> None:
     done: list[str] = []
