@@ -14,7 +14,7 @@ from cai.train.folder import RESULT
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STATES = 3
-"""What a trainer's checkpoint has of each trained weight: itself and Adam's two moments, in float32."""
+"""A trainer's checkpoint has of each trained weight itself and Adam's two moments, in float32."""
 KEPT_CHECKPOINTS = 2
 """Of a trainer, where its `save_total_limit` says nothing; see `train.setup.shared_usual`."""
 RECORDS = 64 << 20
@@ -69,7 +69,7 @@ def result_bytes(stage: str, config: RunConfig, base: Path) -> int:
 
 
 def trainer_bytes(section: Sft | Reward | Rl, base: Path) -> int:
-    """The checkpoints that a trainer of all weights keeps, and the one that it writes beside them."""
+    """The checkpoints that a trainer of all weights keeps, and one that it writes beside them."""
     if section.lora or section.trainer.get("save_strategy") == "no":
         return 0
     n_kept = section.trainer.get("save_total_limit") or KEPT_CHECKPOINTS
