@@ -11,7 +11,7 @@ from cai.errors import CaiError, ConfigError
 from cai.guards import broken, refuse
 from cai.manifest import Manifest
 from cai.records import digest
-from cai.run import disk_errors, json_text, read_json, write_atomic
+from cai.run import disk_errors, json_text, read_json, sync, write_atomic
 from cai.space import check_stage
 from cai.stages import evaluate, label, revise, reward, rl, sample, sft
 from cai.stages.context import Outcome, RunContext
@@ -135,6 +135,7 @@ def run_stage(
     try:
         with disk_errors(folder), progress.stage(stage.name) as stage_progress:
             folder.mkdir(exist_ok=True)
+            sync(context.run)
             outcome = stage.run(context, stage_progress)
     except (CaiError, KeyboardInterrupt, SystemExit) as error:
         manifest.stop(stage.name, type(error).__name__, time.monotonic() - started)
