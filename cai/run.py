@@ -10,8 +10,6 @@ import errno
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -55,34 +53,6 @@ def disk_errors(path: Path) -> Generator[None]:
         if error.errno not in NO_SPACE:
             raise
         raise disk_full(path) from error
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Generator[Path]:
-    """A folder to write to, which becomes `out` at the end, or nothing at all.
-
-    Raises ConfigError where `out` cannot be made, OSError where another has taken its place.
-    """
-    try:
-        with disk_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
-        with disk_errors(out):
-            yield scratch
-            scratch.chmod(0o755)
-            sync_tree(scratch)
-            scratch.replace(out)
-            try:
-                sync(out.parent)
-            except OSError:
-                # the same command is to find nothing in its way
-                shutil.rmtree(out, ignore_errors=True)
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def sync_tree(folder: Path) -> None:
@@ -139,6 +109,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        # a byte that is no UTF-8, a number of too many digits, a bomb of brackets
+        raise ConfigError(f"{path}: not JSON: {error}") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -153,12 +126,23 @@ def write_records(path: Path, records: Iterable[AnyRecord]) -> None:
     write_atomic(path, b"".join(sealed(record.model_dump(mode="json")) for record in records))
 
 
+def loads(text: str | bytes) -> Any:
+    """`json.loads`; a line of brackets too is a ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one of our JSON-lines files; a broken line is named."""
     if not path.is_file():
         return
     # Bytes are split at "\n" only: text mode would also split at U+2028 and the like.
-    with path.open("rb") as file, jsonlines.Reader(file) as reader:
+    with (
+        path.open("rb") as file,
+        jsonlines.Reader(file, loads=loads) as reader,  # pyright: ignore[reportCallIssue]
+    ):
         try:
             yield from reader.iter(type=dict)
         except jsonlines.InvalidLineError as error:
@@ -180,6 +164,9 @@ class RecordFile:
             self._offsets = index(path)
             self._earlier = [(other, index(other)) for other in earlier if other.is_file()]
             self._file: io.BufferedWriter = path.open("ab")
+            if not self._file.tell():
+                # it may be new, and its name is not durable by what is written to it
+                sync(path.parent)
         self.n_reused = 0
 
     def get(self, record_id: str, principle_id: str | None = None) -> StoredRecord | None:
@@ -252,9 +239,12 @@ def repair(path: Path) -> None:
         if end == len(data):
             return
         with path.with_suffix(".torn").open("ab") as torn:
+            is_new = not torn.tell()
             torn.write(data[end:] + b"\n")
             torn.flush()
             os.fsync(torn.fileno())
+        if is_new:
+            sync(path.parent)
         file.truncate(end)
         os.fsync(file.fileno())
 

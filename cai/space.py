@@ -1,15 +1,23 @@
 """Whether the disk has room: for a whole run before it is begun, for a stage before it starts."""
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from cai.config import RunConfig
 from cai.errors import DiskFull
 from cai.models import Model
+from cai.sections import Reward, Rl, Sft
+from cai.train.folder import RESULT
 
-CHECKPOINTS = 3
-"""Model-sized folders that a whole run leaves beside RL's: sft, reward, and one being trained."""
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+TRAINED = ("sft", "reward", "rl")
+STATES = 3
+"""A trainer's checkpoint has of each trained weight itself and Adam's two moments, in float32."""
+KEPT_CHECKPOINTS = 2
+"""Of a trainer, where its `save_total_limit` says nothing; see `train.setup.shared_usual`."""
 RECORDS = 64 << 20
 """Bytes kept free for records, logs and reports."""
 FULL = 1 << 20
@@ -22,22 +30,78 @@ def weight_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
 
-def models_of(stage: str, config: RunConfig) -> int:
-    """Model-sized folders that a stage adds: what it leaves, and what its trainer resumes from."""
-    added = {"sft": 2, "reward": 2, "rl": 2 + config.rl.n_checkpoints}
-    return added.get(stage, 0)
+def n_parameters(path: Path) -> int:
+    """From the size of a model's weights, and the type that its config says they have."""
+    file = path / "config.json"
+    whole: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    config: dict[str, Any] = whole.get("text_config", whole)
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return weight_bytes(path) // DTYPE_BYTES.get(stored, 2)
+
+
+def run_bytes(config: RunConfig, base: Path, stages: Collection[str] = TRAINED) -> int:
+    """What the training stages of a run, or those among `stages`, leave, at most."""
+    return sum(
+        result_bytes(stage, config, base) + trainer_bytes(section, base)
+        for stage, section in sections(config).items()
+        if stage in stages
+    )
+
+
+def stage_bytes(stage: str, config: RunConfig, base: Path) -> int:
+    """What a stage adds in models: what it leaves, and what its trainer resumes from."""
+    section = sections(config).get(stage)
+    if section is None:
+        return 0
+    # an adapter's checkpoints are less than a model; its trainer merges it beside its results
+    resumed = weight_bytes(base) if section.lora else trainer_bytes(section, base)
+    return result_bytes(stage, config, base) + resumed
+
+
+def sections(config: RunConfig) -> dict[str, Sft | Reward | Rl]:
+    """The settings of the stages that train."""
+    return {stage: getattr(config, stage) for stage in TRAINED}
+
+
+def result_bytes(stage: str, config: RunConfig, base: Path) -> int:
+    """The models that a training stage leaves; whole ones may have been trained in float32."""
+    n_models = 1 + (config.rl.n_checkpoints if stage == "rl" else 0)
+    lora = sections(config)[stage].lora
+    return n_models * (weight_bytes(base) if lora else DTYPE_BYTES["float32"] * n_parameters(base))
+
+
+def trainer_bytes(section: Sft | Reward | Rl, base: Path) -> int:
+    """The checkpoints that a trainer of all weights keeps, and one that it writes beside them."""
+    if section.lora or section.trainer.get("save_strategy") == "no":
+        return 0
+    n_kept = section.trainer.get("save_total_limit") or KEPT_CHECKPOINTS
+    return (n_kept + 1) * STATES * DTYPE_BYTES["float32"] * n_parameters(base)
+
+
+def used_bytes(folder: Path) -> int:
+    """What a folder holds on the disk; a file with several names counts once."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            stat = path.stat()
+            found[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
+    return sum(found.values())
 
 
 def check_run(folder: Path, models: Mapping[str, Model], config: RunConfig) -> None:
     """Raise DiskFull for a run that cannot fit where its folder is to be."""
     parent = next(path for path in folder.absolute().parents if path.is_dir())
-    what = f"a run with {models['base'].name}"
-    require(folder, parent, what, CHECKPOINTS + config.rl.n_checkpoints, models)
+    base = models["base"]
+    require(folder, parent, f"a run with {base.name}", run_bytes(config, base.path))
 
 
-def check_stage(run: Path, stage: str, models: Mapping[str, Model], config: RunConfig) -> None:
-    """Raise DiskFull for a stage that cannot fit into what is left."""
-    require(run, run, f"stage {stage}", models_of(stage, config), models)
+def check_stage(folder: Path, stage: str, models: Mapping[str, Model], config: RunConfig) -> None:
+    """Raise DiskFull for a stage that cannot fit into what is left beside what `folder`, its own,
+    has of it already."""
+    trained = (folder / RESULT).is_file()
+    whole = 0 if trained else stage_bytes(stage, config, models["base"].path)
+    need = max(0, whole - used_bytes(folder))
+    require(folder.parent, folder.parent, f"stage {stage}", need)
 
 
 def is_full(folder: Path) -> bool:
@@ -45,10 +109,9 @@ def is_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < FULL
 
 
-def require(
-    folder: Path, place: Path, what: str, n_models: int, models: Mapping[str, Model]
-) -> None:
-    need = n_models * weight_bytes(models["base"].path) + RECORDS
+def require(folder: Path, place: Path, what: str, n_bytes: int) -> None:
+    """Raise DiskFull where there is no room for so much, and for records."""
+    need = n_bytes + RECORDS
     free = shutil.disk_usage(place).free
     if free < need:
         raise DiskFull(

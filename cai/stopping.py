@@ -84,6 +84,10 @@ def set_alarm(seconds: float) -> None:
 
 def on_alarm(_number: int, _frame: object) -> None:
     """The patience is over, or the way out takes too long."""
+    if _state.held and not _state.raised and left_s():
+        # it was the patience that ended; `held` leaves by itself
+        set_alarm(left_s() + EXIT_S)
+        return
     if _state.raised or _state.held:
         os._exit(128 + _state.number)
     leave()

@@ -14,9 +14,13 @@ from cai.artefacts import DONE
 from cai.errors import ConfigError, Damaged
 from cai.lines import unsealed
 from cai.lock import RunLock
-from cai.manifest import check_format, seal, sha256
+from cai.manifest import MANIFEST, check_format, is_damaged, is_manifest, sha256
 from cai.pipeline import FOLDERS
-from cai.run import read_json, repair, whole_lines, write_atomic
+from cai.run import json_text, read_json, repair, whole_lines, write_atomic
+
+RECORD_FILES = {
+    f"{name}.jsonl" for name in ("records", "preferences", "labels", "base", "sft", "rl")
+}
 
 
 class Finding(NamedTuple):
@@ -32,12 +36,17 @@ def verify(run: Path, repairs: bool = False) -> list[Finding]:
     """Everything that is wrong with the files of a run.
 
     `repairs`: torn and damaged lines of stages that are not done are moved to `*.torn`; the same
-    `cai run` then asks for those records again.
+    `cai run` then asks for those records again. Of a manifest that is not as it was written nothing
+    is believed: it is the only finding then.
     """
     try:
-        manifest = read_json(run / "manifest.json")
+        manifest = read_json(run / MANIFEST)
     except ConfigError as error:
-        return [Finding("manifest.json", "changed", str(error))]
+        return [Finding(MANIFEST, "changed", str(error))]
+    # the last digit of a number may be another one and the number the same
+    reads_so = (run / MANIFEST).read_text() == json_text(manifest)
+    if is_damaged(manifest) or (is_manifest(manifest) and not reads_so):
+        return [Finding(MANIFEST, "changed", "its content does not match its checksum")]
     check_format(manifest, run)
     with RunLock(run) if repairs else nullcontext():
         return list(find(run, manifest, repairs))
@@ -45,8 +54,6 @@ def verify(run: Path, repairs: bool = False) -> list[Finding]:
 
 def find(run: Path, manifest: Mapping[str, Any], repairs: bool) -> Iterator[Finding]:
     """The findings: inputs first, then stage by stage."""
-    if manifest.get("sum") != seal(manifest):
-        yield Finding("manifest.json", "changed", "its content does not match its checksum")
     yield from compare(run, {f"inputs/{k}": v for k, v in manifest["inputs"].items()})
     yield from compare(run, manifest.get("files", {}))
     entries = {entry["name"]: entry for entry in manifest["stages"]}
@@ -77,7 +84,7 @@ def lines(run: Path, path: Path, repairs: bool) -> Iterator[Finding]:
     name = str(path.relative_to(run))
     if not is_sealed(path):
         return
-    if not path.read_bytes().endswith(b"\n"):
+    if path.read_bytes()[-1:] not in (b"", b"\n"):
         yield Finding(name, "torn", "the last line has no end" + said(repairs))
         if repairs:
             repair(path)
@@ -98,14 +105,11 @@ def lines(run: Path, path: Path, repairs: bool) -> Iterator[Finding]:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether it is a file of records: at least one line of it is sealed."""
-    for _, line in whole_lines(path):
-        try:
-            unsealed(line, "")
-        except Damaged:
-            continue
-        return True
-    return False
+    """Whether it is a file of records: by its name, or because a line says that it was sealed.
+
+    Of a short one no line may be whole.
+    """
+    return path.name in RECORD_FILES or b'"sum":"' in path.read_bytes()
 
 
 def said(repairs: bool) -> str:

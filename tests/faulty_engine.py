@@ -24,7 +24,7 @@ class Faulty(EngineProcess):
 
 class FaultyEngine(FakeEngine):
     """Answers a request a poll. Options: `starts` and `helper`, files to be written to; `broken`,
-    dies whatever it is asked; `holds`, so many fit its memory; `deaths`, so many starts of it die
+    dies whatever it is asked; `refuses`, whatever it is asked; `holds`, so many fit its memory; `deaths`, so many starts of it die
     after a seeded number of answers."""
 
     on_step = staticmethod(lambda: None)
@@ -46,7 +46,7 @@ class FaultyEngine(FakeEngine):
             Path(settings.options["helper"]).write_text(str(helper.pid))
 
     def submit(self, request: Request) -> None:
-        if request.messages[0].content == "refuse":
+        if request.messages[0].content == "refuse" or self._options.get("refuses"):
             raise ValueError("roles must alternate")
         super().submit(request)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from cai import models, run
+from cai import fresh, models
 from cai.errors import DiskFull, TrainError
+from cai.fresh import new_folder
 from cai.models import resolve_model
-from cai.run import disk_errors, new_folder
+from cai.run import disk_errors
 from cai.sources import SourceCount, read_dataset
 from cai.train import child, launch
 from cai.train.folder import link_tree
@@ -107,7 +108,7 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_lacks_something(
 def test_a_folder_that_may_be_lost_is_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "sync", lambda path: refuse() if path == tmp_path else None)
+    monkeypatch.setattr(fresh, "sync", lambda path: refuse() if path == tmp_path else None)
     with pytest.raises(DiskFull), new_folder(tmp_path / "out") as scratch:
         (scratch / "file").touch()
     assert list(tmp_path.iterdir()) == []

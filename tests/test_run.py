@@ -2,20 +2,23 @@
 
 import errno
 import json
+import os
 import random
+import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cai import run
+from cai import fresh, run
 from cai.errors import ConfigError, Damaged, DiskFull
+from cai.fresh import new_folder
 from cai.lines import sealed, unsealed
 from cai.records import Generation, Response, Sampling
 from cai.run import (
     RecordFile,
-    new_folder,
     read_records,
     read_rows,
     repair,
@@ -206,6 +209,63 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyError), new_folder(tmp_path / "other") as scratch:
         raise KeyError("stop")
     assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_began_is_swept_after_an_hour(tmp_path: Path) -> None:
+    old, young, other = (
+        tmp_path / name for name in (".new-aaaa.cai-new", ".new-bbbb.cai-new", ".new-cccc")
+    )
+    for folder in (old, young, other):
+        (folder / "inputs").mkdir(parents=True)
+        (folder / "inputs" / "a.txt").write_text("a")
+    long_ago = time.time() - 2 * 3600
+    for path in (*tmp_path.rglob("*"), *(young, other)):
+        os.utime(path, (long_ago, long_ago))
+    os.utime(young / "inputs" / "a.txt")
+    with new_folder(tmp_path / "out"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {young.name, other.name, "out"}
+
+
+def test_a_folder_that_may_be_lost_loses_its_name_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+
+    def sync(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fresh, "sync", sync)
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path, **how: (removed.append(path.name), rmtree(path, **how))
+    )
+    with pytest.raises(OSError, match="broken"), new_folder(tmp_path / "out") as scratch:
+        (scratch / "file").touch()
+    assert removed == [scratch.name]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_new_file_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(run, "sync", synced.append)
+    path = tmp_path / "records.jsonl"
+    for n in (1, 1):
+        with RecordFile(path) as file:
+            file.append([response("a")])
+        assert len(synced) == n
+    for text in (b"torn", b"again"):
+        path.write_bytes(path.read_bytes() + text)
+        repair(path)
+        assert synced == [tmp_path, tmp_path]
+
+
+def test_a_line_of_brackets_is_a_broken_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": 1}\n' + "[" * 100_000 + "\n")
+    with pytest.raises(ConfigError, match=r"r\.jsonl:2: broken record: .*nested too deeply"):
+        list(read_rows(path))
 
 
 def test_repair_leaves_a_whole_file_alone(tmp_path: Path) -> None:

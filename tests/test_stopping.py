@@ -99,6 +99,29 @@ def test_what_ends_children_is_not_broken_off(n: int) -> None:
     assert ended
 
 
+class Gone(BaseException):
+    """The process has ended."""
+
+
+def test_an_alarm_while_children_are_ended_leaves_them_what_is_left(
+    alarms: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(code: int) -> None:
+        raise Gone(str(code))
+
+    monkeypatch.setattr(os, "_exit", gone)
+    went_on = False
+    with pytest.raises(Gone, match="130"), stopping.patient(lambda: 1):
+        signal.raise_signal(signal.SIGINT)
+        with stopping.held():
+            stopping.on_alarm(signal.SIGALRM, None)
+            assert stopping.EXIT_S < alarms[-1] <= stopping.STOP_S + stopping.EXIT_S
+            went_on = True
+            signal.raise_signal(signal.SIGINT)  # now nothing is left
+            stopping.on_alarm(signal.SIGALRM, None)
+    assert went_on
+
+
 @pytest.mark.usefixtures("alarms")
 def test_nothing_on_the_way_out_is_broken_off() -> None:
     done: list[str] = []

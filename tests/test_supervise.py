@@ -217,17 +217,19 @@ def test_restarts_are_bounded(bench: Bench) -> None:
         collect(engine, requests_of("one", "die"))
 
 
-def test_a_refusal_is_an_error_once_a_request_was_accepted(bench: Bench) -> None:
-    requests = requests_of("one", "refuse", "two")
+@pytest.mark.parametrize("texts", [("one", "refuse", "two"), ("refuse", "one"), ("refuse",)])
+def test_a_request_that_is_refused_is_an_error(bench: Bench, texts: tuple[str, ...]) -> None:
+    """Whether or not another was accepted before it."""
+    requests = requests_of(*texts)
     errors = poisons(requests, collect(bench.supervised(), requests))
     assert errors == {"refuse": "the engine refuses the request: roles must alternate"}
     assert bench.n_starts == 1
     assert "ValueError: roles must alternate" in bench.log.read_text()
 
 
-def test_the_first_refusal_stops_the_run(bench: Bench) -> None:
+def test_an_engine_that_refuses_everything_stops_the_run(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="roles must alternate"):
-        collect(bench.supervised(), requests_of("refuse", "one"))
+        collect(bench.supervised(refuses=True), requests_of("one", "two"))
 
 
 def test_slow_is_not_hanging(bench: Bench) -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 TORTURE = Path(__file__).parent / "torture"
-NO_PARTS = {"run.py", "points.py", "tell.py"}
+NO_PARTS = {"run.py", "points.py", "promised.py", "tell.py"}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,11 @@ def runner() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(TORTURE))  # as the script has it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(TORTURE))
     return module
 
 
@@ -76,7 +81,109 @@ def test_what_went_wrong_is_a_failed_row(
     ]
     assert [row.result for row in bad] == [says]
     assert f"FAILED {says}" in runner.line(bad[0])
-    assert f"**failed**: {says}" in runner.table(bad, 60)
+    assert f"**failed**: {says}" in runner.table(bad, "1 minute")
+
+
+KEPT: list[dict[str, Any]] = [
+    {"part": "kill", "runs": 9, "kills": 9, "repeated_per_kill_at_most": 8.0, "window": 8},
+    {
+        "part": "trainer kill",
+        "runs": 7,
+        "kills": 9,
+        "inside_a_save": 2,
+        "repeated_steps_at_most": 2,
+        "steps_between_saves": 2,
+    },
+    {"part": "signals", "runs": 20, "too_late": 10, "slow": 0, "unwritten_of_a_stop_at_most": 1},
+    {"part": "crowd", "processes": 20, "writers": 1, "done": 1, "exit_75": 19, "say_who": 19},
+    {"part": "killed", "kills": 20, "takeover_s_at_most": 5.0},
+    {"part": "cut", "cuts": 9, "lost": 0, "set_aside_at_most": 1},
+    {"part": "flip", "flips": 9, "refused": 9, "undetected": 0},
+    {"part": "engine", "kills": 1, "texts_differing": 0, "errors": 0, "left_running": 0},
+    {"part": "tmpfs: trainer", "sizes": 4, "full": 3, "unclean": [], "steps": 3},
+    {"part": "tmpfs: run", "skipped": "needs root and unshare"},
+    {"part": "offline, fake", "sockets": 0, "without_a_route": True, "strace": True},
+    {"part": "offline, real", "sockets": 90, "without_a_route": True, "strace": True},
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("kill", {"repeated_per_kill_at_most": 8.5}),
+        ("kill", {"kills": 0}),
+        ("kill", {"failed": "no kill tore a line"}),
+        ("trainer kill", {"kills": 0}),
+        ("trainer kill", {"inside_a_save": 0}),
+        ("trainer kill", {"repeated_steps_at_most": 3}),
+        ("signals", {"unwritten_of_a_stop_at_most": 2}),
+        ("signals", {"too_late": 20}),
+        ("signals", {"slow": 1}),
+        ("crowd", {"writers": 3, "exit_75": 0, "say_who": 0}),
+        ("crowd", {"writers": 2}),
+        ("crowd", {"done": 0}),
+        ("crowd", {"exit_75": 18}),
+        ("crowd", {"say_who": 18}),
+        ("killed", {"takeover_s_at_most": 5.1}),
+        ("killed", {"takeover_s_at_most": None}),
+        ("cut", {"set_aside_at_most": 2}),
+        ("flip", {"refused": 0}),
+        ("engine", {"texts_differing": 1}),
+        ("engine", {"errors": 1}),
+        ("engine", {"kills": 0}),
+        ("tmpfs: trainer", {"full": 0}),
+        ("tmpfs: trainer", {"steps": 2}),
+        ("offline, fake", {"without_a_route": False}),
+        ("offline, fake", {"strace": False}),
+        ("offline, real", {"without_a_route": False}),
+        ("offline, real", {"sockets": 0}),
+    ],
+)
+def test_a_row_that_breaks_a_promise_fails(
+    runner: ModuleType, part: str, change: dict[str, Any]
+) -> None:
+    row = next(row for row in KEPT if row["part"] == part)
+    assert runner.wrong(row) == []
+    assert runner.wrong(row | change)
+
+
+def test_a_row_that_was_skipped_says_so(runner: ModuleType) -> None:
+    assert [runner.wrong(row) for row in KEPT] == [[]] * len(KEPT)
+    assert runner.wrong({"part": "crowd", "processes": 20})
+
+
+def test_what_else_a_part_prints_is_no_row(runner: ModuleType) -> None:
+    """Both streams share a file: a trainer's `{'loss': 1.2}` is no JSON."""
+    noise = "{'loss': 1.2}\n{\"loss\": 1.2}\n[1]\n3\n" + "[" * 100_000 + "\n"
+    line = json.dumps({"part": "kill", "runs": 2, "lost": 0})
+    (row,) = runner.rows_of(runner.Part("torture/kill.py"), 0, noise + line + "\n{", 1.0)
+    assert (row.part, row.ok) == ("kill", True)
+
+
+def test_parts_that_ran_again_take_their_rows_places(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts = (runner.Part("torture/kill.py --n 200"), runner.Part("torture/disk.py"))
+    docs, results = tmp_path / "page.md", tmp_path / "build" / "torture.json"
+    docs.write_text(f"{runner.BEGIN}\n{runner.END}\n")
+    lost = [3, 0]
+
+    def run_part(part: Any) -> list[Any]:
+        n = lost.pop(0) if "kill" in part.command else 0
+        return [runner.row_of(part, {"part": part.path.stem, "runs": 9, "lost": n}, 60.0)]
+
+    for name, value in (("PARTS", parts), ("DOCS", docs), ("RESULTS", results)):
+        monkeypatch.setattr(runner, name, value)
+    monkeypatch.setattr(runner, "run_part", run_part)
+    assert runner.main(["disk.py"]) == 0
+    assert not results.exists()
+    assert runner.main([]) == 1
+    assert "**failed**: lost 3" in docs.read_text()
+    assert runner.main(["kill.py"]) == 0
+    assert [row["part"] for row in json.loads(results.read_text())] == ["kill", "disk"]
+    assert "failed" not in docs.read_text()
+    assert "minutes" not in docs.read_text()
+    assert "some parts again by themselves" in docs.read_text()
 
 
 def test_the_table_is_put_between_its_markers(runner: ModuleType) -> None:
@@ -126,3 +233,28 @@ def test_what_a_kill_leaves_is_gone_on_with() -> None:
         0,
     )
     assert found["repeated_per_kill_at_most"] <= found["window"]
+
+
+def test_a_kill_tears_a_batch_or_comes_before_it(tmp_path: Path) -> None:
+    """Moments 1 and 2 of a batch: nothing of it is written; a part of its lines."""
+    script = """
+import sys
+from pathlib import Path
+from points import Points
+from run_folder import generation
+from cai.records import Response
+from cai.run import RecordFile
+record = Response(id="a", prompt_id="p", sample=0, text="text", generation=generation())
+with RecordFile(Path(sys.argv[1])) as file:
+    Points(int(sys.argv[2])).install()
+    file.append([record])
+"""
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (TORTURE.parents[1], TORTURE.parent, TORTURE)))
+    }
+    for at, n_lines, torn in ((1, 0, False), (2, 0, True), (3, 1, False), (4, 1, False)):
+        path = tmp_path / str(at) / "records.jsonl"
+        command = [sys.executable, "-c", script, str(path), str(at)]
+        assert subprocess.run(command, env=env, check=False).returncode == -9
+        data = path.read_bytes()
+        assert (data.count(b"\n"), not data.endswith(b"\n") and data != b"") == (n_lines, torn)

@@ -500,6 +500,42 @@ def test_an_interrupted_parent_ends_its_child(run, tmp_path):
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_every_file_of_a_saved_model_is_durable(tmp_path, monkeypatch):
+    """Folders in it, too."""
+    from cai.train.setup import save_model
+
+    synced = []
+    fsync = os.fsync
+
+    def noted(handle):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    class Saved:
+        def can_generate(self):
+            return False
+
+        def save_pretrained(self, folder):
+            (folder / "inner").mkdir(parents=True, exist_ok=True)
+            (folder / "inner" / "template").write_text("x")
+
+    monkeypatch.setattr(os, "fsync", noted)
+    save_model(Saved(), Saved(), tmp_path / "checkpoint")
+    assert {"template", "inner", "checkpoint.tmp"} <= {*synced}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_that_nobody_has_reaped_is_gone():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_alive(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended and stays a zombie
+    assert not is_alive(child.pid)
+    child.communicate()
+    assert not is_alive(child.pid)
+
+
 @pytest.mark.parametrize("direct", [True, False])
 def test_the_child_dies_with_its_parent(tmp_path, direct):
     """`direct`: the kernel ends it; else a launcher stands between and a thread does."""

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from fake_run import start
+from run_folder import generation
 
 from cai.artefacts import is_left_out
 from cai.cli import main
 from cai.errors import Damaged, RunLocked
 from cai.lock import RunLock
-from cai.manifest import Manifest
-from cai.run import read_json, read_records, write_json
+from cai.manifest import Manifest, seal
+from cai.records import Response
+from cai.run import RecordFile, read_json, read_records, write_json
 from cai.verify import verify
 
 NOT_VERIFIED = {"report.md", "report.html", "manifest.json", ".lock"}
@@ -67,6 +69,42 @@ def test_a_changed_manifest_is_found(whole: Path, tmp_path: Path, change: tuple[
     assert [finding[:2] for finding in verify(run)] == [("manifest.json", "changed")]
 
 
+def test_every_flipped_bit_of_a_manifest_is_found(tmp_path: Path) -> None:
+    """A byte that is no UTF-8, another key, another number, no JSON: found, and never raised."""
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    manifest = Manifest.create(run, {}, {"prompts.jsonl": "0"}, {})
+    manifest.data |= {"versions": {}, "hardware": {"memory_gib": 0.30000000000000004}}
+    manifest.write()
+    path = run / "manifest.json"
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            assert [found[:2] for found in verify(run)] == [("manifest.json", "changed")]
+    path.write_bytes(data)
+    assert [found[:2] for found in verify(run)] == [("inputs/prompts.jsonl", "missing")]
+
+
+def test_the_commands_say_that_a_manifest_is_damaged(whole: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run, other = shutil.copytree(whole, runs / "run"), shutil.copytree(whole, runs / "other")
+    path = run / "manifest.json"
+    data = path.read_bytes()
+    for before, after in ((b'"format"', b'"\xe6ormat"'), (b'"models"', b'"mddels"'), (b"{", b"[")):
+        path.write_bytes(data.replace(before, after, 1))
+        result = command(run)
+        assert result.exit_code == 5, result.output
+        assert "manifest.json: changed" in result.output
+        listed = CliRunner().invoke(main, ["runs", "--folder", str(runs), "--json"])
+        assert {row["name"]: row["status"] for row in json.loads(listed.output)} == {
+            "run": "damaged",
+            other.name: "done",
+        }
+    path.write_bytes(data)
+    assert verify(run) == []
+
+
 def damage(path: Path, index: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     lines[index] = lines[index].replace(b'"text":"', b'"text":"!', 1)
@@ -92,6 +130,30 @@ def test_damaged_lines_of_an_unfinished_stage_are_asked_again(whole: Path, tmp_p
     assert sorted(record.id for record in read_records(path)) == before
     assert len(path.with_suffix(".torn").read_bytes().splitlines()) == 2
     assert verify(run) == []
+
+
+@pytest.mark.parametrize("stage", ["01-revise/records.jsonl", "06-rl/select-sft.jsonl"])
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"text", b"tezt"), (b"\n", b"\r\n"), (b"\n", b"\x0b")]
+)
+def test_a_record_file_without_a_whole_line_is_one(
+    tmp_path: Path, stage: str, before: bytes, after: bytes
+) -> None:
+    """One record, one flipped bit of it; line ends that a tool has changed."""
+    run = tmp_path / "run"
+    path = run / stage
+    path.parent.mkdir(parents=True)
+    Manifest.create(run, {}, {}, {}).write()
+    with RecordFile(path) as file:
+        file.append([Response(id="a", prompt_id="p", sample=0, text="t", generation=generation())])
+    assert verify(run) == []
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+    (found,) = verify(run)
+    assert (found.path, found.what) == (stage, "torn" if after == b"\x0b" else "damaged")
+    assert len(verify(run, repairs=True)) == 1
+    assert verify(run) == []
+    assert path.read_bytes() == b""
+    assert path.with_suffix(".torn").read_bytes()
 
 
 def test_a_finished_stage_is_not_repaired(whole: Path, tmp_path: Path) -> None:
@@ -136,7 +198,8 @@ def test_another_format_is_refused_by_whoever_reads(whole: Path, tmp_path: Path)
     manifest, data = read_json(run / "manifest.json"), tmp_path / "pairs.jsonl"
     data.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     for number, way in ((99, "pip install -U cai-toolkit"), (1, "run it again")):
-        write_json(run / "manifest.json", manifest | {"format": number})
+        other = manifest | {"format": number}
+        write_json(run / "manifest.json", other | {"sum": seal(other)})
         for reading in (
             ["verify", run], ["show", run], ["export", run, "--format", "trl", "--out", tmp_path / "out"],
             ["compare", run, run], ["score", run, "--data", data], ["judge-test", run, "--data", data],

@@ -15,6 +15,7 @@ from typing import Any
 
 from cai.engines.base import Completion, Request
 from cai.engines.process import EngineSettings, Partial, open_engine_in_process
+from cai.engines.supervise import HELLO
 from cai.errors import CaiError, ConfigError
 from cai.orphans import die_with_parent
 from cai.stopping import SIGNALS
@@ -54,8 +55,8 @@ def serve(connection: Connection, inbox: Inbox, engine: Any) -> None:
             except (CaiError, ValueError) as error:
                 traceback.print_exc()
                 if not accepted:
-                    # The engine may refuse every request: a wrong template, say.
-                    raise ConfigError(str(error)) from error
+                    say_hello(engine, request, error)
+                    accepted = True
                 refused = f"the engine refuses the request: {error}"
                 connection.send([Completion(request.id, "", "error", error=refused)])
                 continue
@@ -64,6 +65,17 @@ def serve(connection: Connection, inbox: Inbox, engine: Any) -> None:
         if completions := engine.poll():
             in_flight -= len(completions)
             connection.send(completions)
+
+
+def say_hello(engine: Any, request: Request, error: Exception) -> None:
+    """Find out of an idle engine that refuses `request` whether it refuses every one: a wrong
+    template, say. Raises ConfigError if it does."""
+    try:
+        engine.submit(replace(HELLO, raw=request.raw))
+    except (CaiError, ValueError):
+        raise ConfigError(str(error)) from error
+    while not engine.poll():
+        pass
 
 
 def beats(connection: Connection, every_s: float) -> Callable[[], None]:

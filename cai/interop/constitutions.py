@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from cai.constitution import Principle, Text
 from cai.errors import ConfigError
+from cai.fresh import new_folder
 from cai.interop.anthropic import ANTHROPIC
 from cai.interop.datasets import check_new
 from cai.interop.entries import (
@@ -28,7 +29,7 @@ from cai.interop.entries import (
 from cai.interop.folder import FILES, ORIGINAL, About, Parts, documents, read_folder
 from cai.interop.llm_swarm import LLM_SWARM
 from cai.interop.salmon import SALMON
-from cai.run import new_folder, write_atomic, write_json
+from cai.run import write_atomic, write_json
 
 FORMATS: dict[str, Format] = {"anthropic": ANTHROPIC, "llm-swarm": LLM_SWARM, "salmon": SALMON}
 ExportForm = Literal["anthropic", "llm-swarm"]

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from cai.config import RunConfig
 from cai.errors import ConfigError, MissingDependency
+from cai.fresh import new_folder
 from cai.interop.cards import NO_PREFERENCES, CardFile, dataset_card
 from cai.interop.icai import annotated_pairs, annotated_pairs_table
 from cai.interop.rows import hh_table, preference_table, prompts_table, sft_table, swarm_table
 from cai.interop.tables import Row, RunData, Table
 from cai.lines import json_line, read_whole_rows
 from cai.records import derive_seed
-from cai.run import new_folder, write_atomic, write_json
+from cai.run import write_atomic, write_json
 from cai.view.transcripts import (
     Transcript,
     load_transcripts,

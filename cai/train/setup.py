@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from cai.errors import ConfigError, TrainError
-from cai.run import sync
+from cai.run import sync, sync_tree
 from cai.sections import Lora
 from cai.train import folder as files
 from cai.train.jobs import FIXED, DpoJob, RatingJob, RewardJob, RlJob, SftJob
@@ -258,8 +258,7 @@ def save_model(model: Any, tokenizer: Any, path: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    for part in temporary.iterdir():
-        sync(part)
+    sync_tree(temporary)
     files.publish(temporary, path)
     logging.info("saved %s", path)
 

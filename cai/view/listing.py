@@ -5,33 +5,42 @@ from typing import Any
 
 from cai.errors import ConfigError
 from cai.lock import is_locked
-from cai.manifest import FORMAT, is_manifest, run_at
+from cai.manifest import FORMAT, MANIFEST, check_format, folder_at, is_damaged, is_manifest
 from cai.run import read_json
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """One row a run in `folder`, newest first."""
-    found = ((path, read_json(path)) for path in sorted(folder.glob("*/manifest.json")))
-    rows = [
-        row(path.parent, manifest)
-        for path, manifest in found
-        # a folder that begins with a dot is one that is being made
-        if is_manifest(manifest) and not path.parent.name.startswith(".")
-    ]
-    return sorted(rows, key=lambda row: row["created"], reverse=True)
+    found = (row_at(path) for path in sorted(folder.glob("*/manifest.json")))
+    return sorted(filter(None, found), key=lambda row: row["created"], reverse=True)
+
+
+def row_at(path: Path) -> dict[str, Any] | None:
+    """What the list says of the run with that manifest; none if it is not one of cai."""
+    # a folder that begins with a dot is one that is being made
+    if path.parent.name.startswith("."):
+        return None
+    try:
+        manifest = read_json(path)
+    except ConfigError:
+        return little(path.parent, "damaged")
+    if is_manifest(manifest) and manifest["format"] != FORMAT:
+        status = f"format {manifest['format']}, for cai {manifest['cai']}"
+        return little(path.parent, status) | {"created": str(manifest.get("created", ""))}
+    if is_damaged(manifest):
+        return little(path.parent, "damaged")
+    return row(path.parent, manifest) if is_manifest(manifest) else None
+
+
+def little(run: Path, status: str) -> dict[str, Any]:
+    """A row of a run of which nothing is known."""
+    found = {"name": run.name, "folder": str(run), "status": status, "created": "", "model": ""}
+    return found | {"stages_done": [], "seconds": 0.0}
 
 
 def row(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What the list says of a run; little of one in another format."""
+    """What the list says of a run."""
     found = {"name": run.name, "folder": str(run)}
-    if manifest["format"] != FORMAT:
-        return found | {
-            "status": f"format {manifest['format']}, for cai {manifest['cai']}",
-            "created": str(manifest.get("created", "")),
-            "model": "",
-            "stages_done": [],
-            "seconds": 0.0,
-        }
     return found | {
         "status": status(run, manifest),
         "created": manifest["created"],
@@ -50,7 +59,14 @@ def status(run: Path, manifest: dict[str, Any]) -> str:
 
 def find_run(name: str) -> Path:
     """The folder of a run: a path, or the name of one in ./runs."""
-    if run := run_at(name):
+    run = find_folder(name)
+    check_format(read_json(run / MANIFEST), run)
+    return run
+
+
+def find_folder(name: str) -> Path:
+    """The same, whatever its manifest says."""
+    if run := folder_at(name):
         return run
     known = ", ".join(row["name"] for row in list_runs(Path("runs"))[:5]) or "none"
     raise ConfigError(f"{name}: no run there (no manifest.json); the runs in ./runs are: {known}")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from fake_run import content, start
 from matplotlib.figure import Figure
-from points import Points
+from points import Points, torn_files
 from tell import tell_of
 
 from cai.engines.fake import FakeEngine
@@ -27,6 +27,8 @@ from cai.verify import verify
 CAPACITY = 4
 WINDOW = 2 * CAPACITY
 """Requests that the driver has under way at once: the batch whose work may be repeated."""
+ENOUGH = 100
+"""Of so many kills one has torn a line, or the moments are not where they should be."""
 SETTINGS = ("revise.n_prompts=6", "sample.n_prompts=8", "evaluate.n_prompts=4")
 
 
@@ -34,6 +36,8 @@ class Outcome(NamedTuple):
     """What one kill came to."""
 
     moments: tuple[int, ...]
+    torn: int
+    """Deaths that left a part of a line."""
     lost: int
     duplicated: int
     differing: tuple[str, ...]
@@ -84,27 +88,29 @@ def note_answers(path: Path) -> None:
     FakeEngine._answer = noted  # pyright: ignore[reportPrivateUsage]
 
 
-def killed(folder: Path, at: int, n_moments: int, chance: random.Random) -> list[int]:
-    """Run, die at moment `at`, go on until done; the moments of all deaths."""
-    moments: list[int] = []
+def killed(folder: Path, at: int, n_moments: int, chance: random.Random) -> tuple[list[int], int]:
+    """Run, die at moment `at`, go on until done; the moments of all deaths, and how many tore."""
+    moments, torn = list[int](), 0
     while True:
         status, _ = in_child(folder, at)
         if status == 0:
-            return moments
+            return moments, torn
         if os.WIFEXITED(status):
             raise SystemExit(f"{folder}: the run failed after the kills at {moments}")
         assert os.WTERMSIG(status) == signal.SIGKILL
         moments.append(at)
+        torn += bool(torn_files(folder))
         at = chance.randint(1, n_moments) if chance.random() < 0.2 else 0
 
 
-def compare(run: Path, whole: dict[str, Counter[bytes]], moments: list[int]) -> Outcome:
+def compare(run: Path, whole: dict[str, Counter[bytes]], moments: list[int], torn: int) -> Outcome:
     """What the deaths have done to a run."""
     found = content(run)
     asked = Counter(run.with_suffix(".asked").read_text().split())
     records = [name for name in whole if name.endswith(".jsonl")]
     return Outcome(
         tuple(moments),
+        torn,
         lost=sum((whole[name] - found.get(name, Counter())).total() for name in records),
         duplicated=sum(
             n - whole[name][line]
@@ -130,22 +136,27 @@ def torture(n: int, seed: int) -> dict[str, Any]:
         outcomes: list[Outcome] = []
         for number in range(n):
             run = folder / f"run-{number}"
-            moments = killed(run, chance.randint(1, n_moments), n_moments, chance)
-            outcomes.append(compare(run, whole, moments))
+            moments, torn = killed(run, chance.randint(1, n_moments), n_moments, chance)
+            outcomes.append(compare(run, whole, moments, torn))
             shutil.rmtree(run)
     worst = max(outcome.repeated / max(1, len(outcome.moments)) for outcome in outcomes)
-    return {
+    kills = sum(len(outcome.moments) for outcome in outcomes)
+    torn = sum(outcome.torn for outcome in outcomes)
+    found = {
         "part": "kill",
         "runs": n,
         "moments": n_moments,
-        "kills": sum(len(outcome.moments) for outcome in outcomes),
+        "kills": kills,
+        "kills_that_left_a_torn_line": torn,
         "lost": sum(outcome.lost for outcome in outcomes),
         "duplicated": sum(outcome.duplicated for outcome in outcomes),
         "differing": dict(collections.Counter(name for o in outcomes for name in o.differing)),
         "findings": sum(outcome.findings for outcome in outcomes),
+        "requests_asked_again": sum(outcome.repeated for outcome in outcomes),
         "repeated_per_kill_at_most": worst,
         "window": WINDOW,
     }
+    return found if torn or kills < ENOUGH else found | {"failed": "no kill tore a line"}
 
 
 if __name__ == "__main__":

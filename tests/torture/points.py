@@ -1,4 +1,5 @@
-"""The moments at which a process can die: before and after each call that makes something durable.
+"""The moments at which a process can die: before and after each call that makes something durable,
+between a batch's completion and its write, and inside that write.
 
 A moment is counted in the process itself, so the same number is the same moment in every run.
 """
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cai.lines import sealed
 from cai.run import RecordFile
 
 
@@ -37,15 +39,16 @@ class Points:
         return wrapped
 
     def torn(self, append: Callable[..., Any]) -> Callable[..., Any]:
-        """A moment at which a part of the batch is on disk and the rest is not."""
+        """Two moments of a batch: nothing of it is on disk; a part of it is, and the rest is not."""
 
         def wrapped(file: RecordFile, records: Any) -> None:
-            if records and self.n + 1 == self.at:
-                path, before = file.path, file.path.stat().st_size
-                append(file, records)
-                whole = path.stat().st_size
-                os.truncate(path, before + 1 + (self.n * 7919) % (whole - before))
-            self.pass_()
+            if records:
+                self.pass_()
+                if self.n + 1 == self.at:
+                    data = b"".join(sealed(record.model_dump(mode="json")) for record in records)
+                    with file.path.open("ab", buffering=0) as raw:
+                        raw.write(data[: 1 + (self.n * 7919) % (len(data) - 1)])
+                self.pass_()
             append(file, records)
 
         return wrapped
@@ -54,3 +57,8 @@ class Points:
         self.n += 1
         if self.n == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def torn_files(run: Path) -> list[Path]:
+    """The record files of a run whose last line is not whole."""
+    return [path for path in run.glob("*/*.jsonl") if path.read_bytes()[-1:] not in (b"", b"\n")]

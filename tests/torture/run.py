@@ -4,7 +4,7 @@
 
 A part prints a JSON line for each thing that it tried: what it is ("part"), then how often, then
 what came of it. What loads real models is bound by the memory's speed, the rest by one core: the
-two run side by side. Single parts, named by their files, are printed only.
+two run side by side. Single parts, named by their files, take their rows' places in a whole run's.
 """
 
 import json
@@ -22,18 +22,14 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any, NamedTuple
 
+from promised import ZERO, wrong
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "build" / "torture.json"
 BEGIN, END = "<!-- make torture: begin -->", "<!-- make torture: end -->"
 LIMIT_S = 1500
 """A part that takes longer hangs."""
-ZERO = {
-    *("lost", "duplicated", "differing", "undetected", "corrupt", "findings", "overlaps", "stuck"),
-    *("beyond_loopback", "executions", "leaks", "crashes", "bad", "failed", "unclean", "slow"),
-    *("wrong_starts", "wrong_code", "tracebacks", "processes_left", "late_writes"),
-}
-"""What must have come of no part."""
 
 
 class Part(NamedTuple):
@@ -93,13 +89,24 @@ class Row(NamedTuple):
 
 def rows_of(part: Part, code: int, output: str, seconds: float) -> list[Row]:
     """The rows of a part that has ended; one row says why where it gave none."""
-    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    found = list(said_in(output))
     if code == 0 and (passed := re.search(r"(\d+) passed", output)):
         found = [{"part": part.path.stem, "tests": int(passed[1]), "passed": "all"}]
     if not found or (code and not any(map(wrong, found))):
         last = (output.strip().splitlines() or ["it printed nothing"])[-1]
         found = [*found, {"part": part.path.stem, "failed": f"exit {code}: {last[:200]}"}]
     return [row_of(part, values, seconds) for values in found]
+
+
+def said_in(output: str) -> Iterator[dict[str, Any]]:
+    """The lines in which a part says something, among all that it has printed."""
+    for line in output.splitlines():
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(values, dict) and "part" in values:
+            yield values
 
 
 def row_of(part: Part, values: Mapping[str, Any], seconds: float) -> Row:
@@ -115,13 +122,6 @@ def row_of(part: Part, values: Mapping[str, Any], seconds: float) -> Row:
         float(values.get("seconds", seconds)),
         not wrong(values),
     )
-
-
-def wrong(values: Mapping[str, Any]) -> list[str]:
-    """The keys that must be 0 and are not, and work repeated beyond the batch under way."""
-    found = [key for key in values if key in ZERO and values[key]]
-    repeated = values.get("repeated_per_kill_at_most", 0)
-    return [*found, "repeated"] if repeated > values.get("window", repeated) else found
 
 
 def words(key: str) -> str:
@@ -193,13 +193,13 @@ def line(row: Row) -> str:
     return f"{row.seconds:7.1f} s  {row.part}, {row.command}, {row.count}, {verdict}{row.result}"
 
 
-def table(rows: Sequence[Row], seconds: float) -> str:
+def table(rows: Sequence[Row], took: str) -> str:
     """The rows in Markdown, under the machine that they were measured on."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     cores = len(os.sched_getaffinity(0))
     lines = [
         f"`make torture` of {date.today()}, on {cores} cores of {cpu[1] if cpu else 'a CPU'}, Python "
-        f"{platform.python_version()}, {seconds / 60:.0f} minutes:",
+        f"{platform.python_version()}, {took}:",
         "",
         "| part | command | count | result | s |",
         "| --- | --- | --- | --- | --- |",
@@ -220,6 +220,17 @@ def rewrite(text: str, inner: str) -> str:
     return f"{before}{begin}\n{inner}\n{end}{after}"
 
 
+def merged(parts: Sequence[Part], rows: Sequence[Row]) -> list[Row]:
+    """A whole run's rows with those of `parts` in their places; none where it is not there."""
+    old = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+    again = {f"tests/{part.command}" for part in parts}
+    known = [*(Row(**row) for row in old if row["command"] not in again), *rows]
+    order = [f"tests/{part.command}" for part in PARTS]
+    if {row.command for row in known} != set(order):
+        return []
+    return sorted(known, key=lambda row: order.index(row.command))
+
+
 def main(names: Sequence[str]) -> int:
     """Run the named parts, or all; 1 if any failed."""
     parts = [part for part in PARTS if not names or part.path.name in names]
@@ -230,10 +241,13 @@ def main(names: Sequence[str]) -> int:
     start = time.monotonic()
     rows = run_all(parts)
     seconds = time.monotonic() - start
-    if not names:
+    whole, took = rows, f"{seconds / 60:.0f} minutes"
+    if names:
+        whole, took = merged(parts, rows), "some parts again by themselves"
+    if whole:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
-        DOCS.write_text(rewrite(DOCS.read_text(), table(rows, seconds)))
+        RESULTS.write_text(json.dumps([row._asdict() for row in whole], indent=2) + "\n")
+        DOCS.write_text(rewrite(DOCS.read_text(), table(whole, took)))
     failed = [row.part for row in rows if not row.ok]
     print(f"{seconds / 60:.1f} minutes, {len(rows)} rows, failed: {', '.join(failed) or 'none'}")
     return int(bool(failed))

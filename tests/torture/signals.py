@@ -111,6 +111,7 @@ def torture(n: int, seed: int) -> dict[str, Any]:
                 outcomes.append(compare(outcome, content(folder), whole))
                 shutil.rmtree(folder)
     counted = ("too_late", *Outcome._fields[Outcome._fields.index("unwritten") :])
+    most = max(outcome.unwritten for outcome in outcomes)
     return {
         "part": "signals",
         "runs": len(outcomes),
@@ -118,6 +119,7 @@ def torture(n: int, seed: int) -> dict[str, Any]:
             kind: round(max(o.seconds for o in outcomes if o.kind == kind), 1) for kind in KINDS
         },
         **{name: sum(getattr(outcome, name) for outcome in outcomes) for name in counted},
+        "unwritten_of_a_stop_at_most": most,
     }
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 
-def tell(part: Callable[[], dict[str, Any]]) -> None:
+def tell(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do a part and print its line."""
     started = time.monotonic()
     result = part()
     print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
+    return result
 
 
 def tell_of(torture: Callable[[int, int], dict[str, Any]], n: int, doc: str | None) -> None:
@@ -20,4 +21,5 @@ def tell_of(torture: Callable[[int, int], dict[str, Any]], n: int, doc: str | No
     parser.add_argument("--n", type=int, default=n)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tell(lambda: torture(options.n, options.seed))
+    if tell(lambda: torture(options.n, options.seed)).get("failed"):
+        raise SystemExit(1)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from fake_run import start
 from kill import in_child
-from points import Points
+from points import Points, torn_files
 from tell import tell_of
 
 import cai.stages.context
@@ -29,7 +29,8 @@ from cai.train.fake import run_fake_job
 from cai.verify import verify
 
 CAPACITY = 4
-WINDOW = CAPACITY + CAPACITY // 4 + 1
+WINDOW = 2 * CAPACITY
+"""Requests that the driver has under way at once."""
 SETTINGS = (
     "engine.kind=vllm",
     f"engine.capacity={CAPACITY}",
@@ -112,21 +113,23 @@ def compare(run: Path, whole: Path) -> Difference:
     )
 
 
-def killed(folder: Path, n: int, n_moments: int, chance: random.Random) -> int:
-    """Run and go on, killed at most `n` times, until it is done; how often it was killed."""
+def killed(folder: Path, n: int, n_moments: int, chance: random.Random) -> tuple[int, int]:
+    """Run and go on, killed at most `n` times, until it is done; the kills, and how many tore."""
+    torn = 0
     for n_kills in range(n + 1):
         at = chance.randint(1, max(1, n_moments // 3)) if n_kills < n else None
         status, _ = in_child(folder, at, begin)
         if status == 0:
-            return n_kills
+            return n_kills, torn
         if os.WIFEXITED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             raise SystemExit(f"{folder}: the run failed after {n_kills} kills")
+        torn += bool(torn_files(folder))
     raise AssertionError("the last attempt is not killed")
 
 
 def torture(n: int, seed: int) -> dict[str, Any]:
     """The result of `n` kills."""
-    chance, kills, outcomes = random.Random(seed), list[int](), list[Difference]()
+    chance, kills, torn, outcomes = random.Random(seed), list[int](), 0, list[Difference]()
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         status, n_moments = in_child(whole, None, begin)
@@ -134,7 +137,9 @@ def torture(n: int, seed: int) -> dict[str, Any]:
             raise SystemExit("the unbroken run failed")
         while sum(kills) < n:
             run = Path(scratch) / "run"
-            kills.append(killed(run, n - sum(kills), n_moments, chance))
+            n_kills, n_torn = killed(run, n - sum(kills), n_moments, chance)
+            kills.append(n_kills)
+            torn += n_torn
             outcomes.append(compare(run, whole))
             shutil.rmtree(run)
             run.with_suffix(".asked").unlink()
@@ -145,11 +150,13 @@ def torture(n: int, seed: int) -> dict[str, Any]:
         "runs": len(kills),
         "moments": n_moments,
         "records": n_records,
+        "kills_that_left_a_torn_line": torn,
         "lost": sum(o.lost for o in outcomes),
         "duplicated": sum(o.duplicated for o in outcomes),
         "differing": sum(o.differing for o in outcomes),
         "p_first_changed_at_most": max(o.p_first for o in outcomes),
         "findings": sum(o.findings for o in outcomes),
+        "completions_received_again": sum(o.repeated for o in outcomes),
         "repeated_per_kill_at_most": max(
             o.repeated / max(1, k) for o, k in zip(outcomes, kills, strict=True)
         ),
