@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from cai.driver import Chain, Step
 from cai.engines.base import Completion, Request
-from cai.records import Message
-from cai.run import StoredRecord, renamed
+from cai.records import Message, renamed
+from cai.run import StoredRecord
 
 CHARS_PER_TOKEN = 4.0
 """English text, where no records tell."""

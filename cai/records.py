@@ -12,7 +12,7 @@ the ids of exactly the records that drew it and of what follows from them.
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -197,6 +197,7 @@ AnyRecord = Annotated[
     Field(discriminator="type"),
 ]
 record_adapter: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
+AnyOne = TypeVar("AnyOne", bound=Record)
 
 
 def conversation(messages: Sequence[Message], *replies: str) -> tuple[Message, ...]:
@@ -204,3 +205,14 @@ def conversation(messages: Sequence[Message], *replies: str) -> tuple[Message, .
     roles: tuple[Literal["assistant", "user"], ...] = ("assistant", "user")
     extra = (Message(role=roles[i % 2], content=text) for i, text in enumerate(replies))
     return (*messages, *extra)
+
+
+def renamed(record: AnyOne, principle_id: str | None) -> AnyOne:
+    """A record under the name that its principle has now; none: it stays as it is.
+
+    The id of a judgement stands for the text that was judged by, whatever that is called.
+    """
+    is_judgement = isinstance(record, Label | Reasoning)
+    if principle_id is None or not is_judgement or record.principle_id == principle_id:
+        return record
+    return record.model_copy(update={"principle_id": principle_id})

@@ -29,6 +29,7 @@ from cai.records import (
     Response,
     Revision,
     record_adapter,
+    renamed,
 )
 
 StoredRecord = Response | Critique | Revision | Reasoning | Label
@@ -216,17 +217,6 @@ class RecordFile:
         # After a refused write the buffer still holds the batch: closing would fail again.
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-def renamed(record: StoredRecord, principle_id: str | None) -> StoredRecord:
-    """A record under the name that its principle has now; none: it stays as it is.
-
-    The id of a judgement stands for the text that was judged by, whatever that is called.
-    """
-    is_judgement = isinstance(record, Label | Reasoning)
-    if principle_id is None or not is_judgement or record.principle_id == principle_id:
-        return record
-    return record.model_copy(update={"principle_id": principle_id})
 
 
 def repair(path: Path) -> None:
