@@ -491,7 +491,7 @@ def test_times_are_about(seconds: float, shown: str) -> None:
 def test_disk_is_for_what_is_left_to_do(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cai.footprint.weight_bytes", lambda _: 1)
+    monkeypatch.setattr("cai.space.weight_bytes", lambda _: 1)
     options, out = Options(str(HARMLESS), "quickstart", settings=SETTINGS), tmp_path / "run"
 
     def disk(**asked: Any) -> tuple[int, int]:
@@ -499,7 +499,7 @@ def test_disk_is_for_what_is_left_to_do(
 
     n, whole = resolve_config(options).rl.n_checkpoints, disk()[1]
     assert [disk(until=name)[0] for name in ("revise", "sft", "label", "reward", "rl")] == [
-        0, 2, 2, 3, 3 + n,
+        0, 1, 1, 2, 3 + n,
     ]  # fmt: skip
     assert disk(until="revise")[1] < disk(until="sample")[1] < whole
     start(out, constitution=str(HARMLESS))
