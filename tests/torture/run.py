@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -165,13 +166,21 @@ def search_path() -> Iterator[Path]:
 
 
 def run_all(parts: Sequence[Part]) -> list[Row]:
-    """All parts, real models beside the rest; each row is printed as it comes."""
+    """All parts, real models beside the rest, then the rest in both; rows are printed as they come."""
     lock, stopped, found = Lock(), Event(), dict[Part, list[Row]]()
+    real, rest = (deque(part for part in parts if part.real == kind) for kind in (True, False))
 
-    def lane(real: bool) -> None:
-        for part in parts:
-            if part.real != real or stopped.is_set():
-                continue
+    def next_part(first: bool) -> Part | None:
+        with lock:
+            if stopped.is_set():
+                return None
+            if first and real:
+                return real.popleft()
+            # the other lane's next ones are at the front
+            return (rest.pop() if first else rest.popleft()) if rest else None
+
+    def lane(first: bool) -> None:
+        while part := next_part(first):
             found[part] = run_part(part)
             with lock:
                 for row in found[part]:
