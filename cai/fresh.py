@@ -38,7 +38,10 @@ def new_folder(out: Path) -> Generator[Path]:
                 sync(out.parent)
             except OSError:
                 # the same command is to find nothing in its way, and nobody half of it
-                out.replace(scratch)
+                try:
+                    out.replace(scratch)
+                except OSError:
+                    shutil.rmtree(out, ignore_errors=True)
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -105,10 +105,17 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_lacks_something(
         resolve_model("smollm2-135m")
 
 
+@pytest.mark.parametrize("for_ever", [False, True])
 def test_a_folder_that_may_be_lost_is_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_ever: bool
 ) -> None:
-    monkeypatch.setattr(fresh, "sync", lambda path: refuse() if path == tmp_path else None)
+    def sync(path: Path) -> None:
+        if path == tmp_path:
+            if for_ever:
+                monkeypatch.setattr(Path, "replace", refuse)
+            refuse()
+
+    monkeypatch.setattr(fresh, "sync", sync)
     with pytest.raises(DiskFull), new_folder(tmp_path / "out") as scratch:
         (scratch / "file").touch()
     assert list(tmp_path.iterdir()) == []
