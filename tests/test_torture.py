@@ -196,6 +196,11 @@ def test_the_table_is_put_between_its_markers(runner: ModuleType) -> None:
         runner.rewrite("before", "x")
 
 
+def test_a_part_is_named_with_or_without_its_arguments(runner: ModuleType) -> None:
+    bombs = runner.Part("torture/yaml_fuzz.py bombs")
+    assert bombs.names == {"yaml_fuzz.py", "yaml_fuzz.py bombs"}
+
+
 def test_parts_that_are_not_there_are_an_error(
     runner: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

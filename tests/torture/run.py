@@ -45,6 +45,10 @@ class Part(NamedTuple):
         return ROOT / "tests" / self.command.split()[0]
 
     @property
+    def names(self) -> set[str]:
+        return {self.path.name, self.command.removeprefix("torture/")}
+
+    @property
     def argv(self) -> list[str]:
         first, *more = self.command.split()
         runner = (
@@ -241,10 +245,10 @@ def merged(parts: Sequence[Part], rows: Sequence[Row]) -> list[Row]:
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the named parts, or all; 1 if any failed."""
-    parts = [part for part in PARTS if not names or part.path.name in names]
+    """Run the parts named by their files, or with their arguments; or all. 1 if any failed."""
+    parts = [part for part in PARTS if not names or not part.names.isdisjoint(names)]
     missing = [str(part.path) for part in parts if not part.path.is_file()]
-    unknown = set(names) - {part.path.name for part in parts}
+    unknown = set(names).difference(*(part.names for part in parts))
     if missing or unknown:
         raise SystemExit(f"no such part: {', '.join([*missing, *sorted(unknown)])}")
     start = time.monotonic()
