@@ -7,20 +7,21 @@ from cai.errors import ConfigError
 
 BY_NAME = "export it in the shell, under the name that its library reads"
 PATTERNS = {
-    "a Hugging Face token": (r"\bhf_[A-Za-z0-9]{20,}", "type export HF_TOKEN=…"),
-    "an API key": (r"\bsk-(?=[\w-]{0,99}[A-Z])(?=[\w-]{0,99}[0-9])[\w-]{20,}", BY_NAME),
-    "a Google key": (r"\bAIza[\w-]{35}", BY_NAME),
-    "a GitHub token": (r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})", BY_NAME),
-    "a GitLab token": (r"\bglpat-[\w-]{20,}", BY_NAME),
-    "an AWS key": (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", BY_NAME),
-    "a Slack token": (r"\bxox[abeoprs]-[\w-]{10,}", BY_NAME),
+    "a Hugging Face token": (r"hf_(?<!\whf_)[A-Za-z0-9]{20,}", "type export HF_TOKEN=…"),
+    "an API key": (r"sk-(?<!\wsk-)(?=[\w-]{0,99}[A-Z])(?=[\w-]{0,99}[0-9])[\w-]{20,}", BY_NAME),
+    "a Google key": (r"AIza(?<!\wAIza)[\w-]{35}", BY_NAME),
+    "a GitHub token": (r"g(?<!\wg)(?:h[pousr]_[A-Za-z0-9]{20,}|ithub_pat_\w{20,})", BY_NAME),
+    "a GitLab token": (r"glpat-(?<!\wglpat-)[\w-]{20,}", BY_NAME),
+    "an AWS key": (r"A[KS]IA(?<!\wA[KS]IA)[A-Z0-9]{16}\b", BY_NAME),
+    "a Slack token": (r"xox(?<!\wxox)[abeoprs]-[\w-]{10,}", BY_NAME),
     "a private key": (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY", "keep it in a file outside the run"),
     "an address with a password": (
         r"://[^/\s:@]{0,99}:[^/\s@]{1,299}@",
         "download what it names and give the file",
     ),
 }
-"""What it is, how it is recognised (no run of one character is read twice), what to do instead."""
+"""What it is, how it is recognised (no run of one character is read twice; a letter comes first,
+for that is found fast, and what stands before it is looked at afterwards), what to do instead."""
 KEY = re.compile(
     r"(?:^|_)(?:(?:hf|hub|access|auth|api|bearer)_?(?:token|key)|private_key|secret|password|passwd"
     r"|passphrase|credentials?)(?:_|$)",
