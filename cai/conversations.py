@@ -98,7 +98,7 @@ def begins_with(turns: Conversation, before: Conversation) -> bool:
 
 def continued(prompt: Any, answer: Any, place: str) -> Conversation:
     """A prompt (text or turns) with its answer (text or turns)."""
-    one_dialogue(prompt, f"{place}: prompt")
+    one_dialogue(prompt, f"{place}: prompt")  # refuses one in which no human says anything
     before = opening(prompt, f"{place}: prompt")
     if before[-1].role != "user":
         raise ConfigError(f"{place}: the prompt ends with an {before[-1].role}'s turn")

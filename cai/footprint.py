@@ -65,11 +65,10 @@ def footprint(context: RunContext, forecast: Forecast) -> Footprint:
     parent = next(path for path in context.run.absolute().parents if path.is_dir())
     shape = read_shape(base)
     needs: list[Need] = []
-    to_train = {s.name for s in forecast.stages if s.n_rows is not None and not s.done}
+    to_train = {stage.name for stage in forecast.stages if stage.n_rows and not stage.done}
     if shape and context.config.engine.kind != "fake":
         needs.append(engine_need(context.config, shape, context_of(context.config, base)))
-        trained = {stage.name for stage in forecast.stages if stage.n_rows and not stage.done}
-        trainers = [need for need in training_needs(context.config, shape) if need.what in trained]
+        trainers = [need for need in training_needs(context.config, shape) if need.what in to_train]
         needs += sorted(trainers, key=lambda need: need.n_bytes)[-1:]
     return Footprint(
         run_bytes(context.config, base, to_train),

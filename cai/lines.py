@@ -47,12 +47,21 @@ def checksum(body: bytes) -> bytes:
     return blake2b(body, digest_size=8).hexdigest().encode()
 
 
+def loads(text: str | bytes) -> Any:
+    """`json.loads`; a line of brackets too is a ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_whole_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file, none if it is missing, without a half-written last line.
 
     Raises ConfigError for any other broken line."""
     data = path.read_bytes() if path.is_file() else b""
-    with jsonlines.Reader(io.BytesIO(data[: data.rfind(b"\n") + 1])) as reader:
+    whole = io.BytesIO(data[: data.rfind(b"\n") + 1])
+    with jsonlines.Reader(whole, loads=loads) as reader:  # pyright: ignore[reportCallIssue]
         try:
             return list(reader.iter(type=dict))
         except jsonlines.InvalidLineError as error:

@@ -20,7 +20,7 @@ import jsonlines
 from pydantic import ValidationError
 
 from cai.errors import ConfigError, Damaged, DiskFull
-from cai.lines import json_line, sealed, unsealed
+from cai.lines import json_line, loads, sealed, unsealed
 from cai.records import (
     AnyRecord,
     Critique,
@@ -125,14 +125,6 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def write_records(path: Path, records: Iterable[AnyRecord]) -> None:
     """Write a whole file of records at once."""
     write_atomic(path, b"".join(sealed(record.model_dump(mode="json")) for record in records))
-
-
-def loads(text: str | bytes) -> Any:
-    """`json.loads`; a line of brackets too is a ValueError."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

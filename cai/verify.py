@@ -82,7 +82,7 @@ def compare(run: Path, sums: Mapping[str, str]) -> Iterator[Finding]:
 def lines(run: Path, path: Path, repairs: bool) -> Iterator[Finding]:
     """Lines of a file of records that are not whole."""
     name = str(path.relative_to(run))
-    if not is_sealed(path):
+    if not is_record_file(path):
         return
     if path.read_bytes()[-1:] not in (b"", b"\n"):
         yield Finding(name, "torn", "the last line has no end" + said(repairs))
@@ -104,7 +104,7 @@ def lines(run: Path, path: Path, repairs: bool) -> Iterator[Finding]:
         write_atomic(path, b"".join(good))
 
 
-def is_sealed(path: Path) -> bool:
+def is_record_file(path: Path) -> bool:
     """Whether it is a file of records: by its name, or because a line says that it was sealed.
 
     Of a short one no line may be whole.

@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from cai import fresh, run
 from cai.errors import ConfigError, Damaged, DiskFull
 from cai.fresh import new_folder
-from cai.lines import sealed, unsealed
+from cai.lines import read_whole_rows, sealed, unsealed
 from cai.records import Generation, Response, Sampling
 from cai.run import (
     RecordFile,
@@ -261,11 +262,14 @@ def test_the_name_of_a_new_file_is_durable(tmp_path: Path, monkeypatch: pytest.M
         assert synced == [tmp_path, tmp_path]
 
 
-def test_a_line_of_brackets_is_a_broken_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_rows, read_whole_rows])
+def test_a_line_of_brackets_is_a_broken_line(
+    tmp_path: Path, read: Callable[[Path], Iterable[object]]
+) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"a": 1}\n' + "[" * 100_000 + "\n")
     with pytest.raises(ConfigError, match=r"r\.jsonl:2: broken record: .*nested too deeply"):
-        list(read_rows(path))
+        list(read(path))
 
 
 def test_repair_leaves_a_whole_file_alone(tmp_path: Path) -> None:
