@@ -63,11 +63,12 @@ PARTS = (
     Part("torture/tmpfs.py trainer", real=True),
     Part("torture/offline.py real", real=True),
     Part("torture/hostile_model.py", real=True),
+    # the longest first: started last it would run alone
+    Part("torture/disk.py"),
     Part("torture/yaml_fuzz.py random 600"),
     Part("torture/kill.py --n 200"),
     Part("torture/signals.py"),
     Part("torture/engine.py"),
-    Part("torture/disk.py"),
     Part("torture/tmpfs.py run"),
     Part("torture/lock.py"),
     Part("torture/files.py --flips 1000"),
