@@ -37,7 +37,7 @@ def conduct(
     folder = run_folder(prepared, out)
     check_installed(prepared.config, stages)
     models = resolve_models(prepared.config)
-    make_run(prepared, folder, models)
+    make_run(prepared, folder, models, stages)
     with RunLock(folder):
         context, manifest = open_run(prepared, folder, models, base_run)
         progress.say(f"run folder: {folder}")

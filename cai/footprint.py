@@ -39,7 +39,7 @@ class Need(NamedTuple):
 
 class Footprint(NamedTuple):
     checkpoint_bytes: int
-    """Models and trainers' checkpoints that the run leaves, at most."""
+    """Models and trainers' checkpoints that the run takes, at most."""
     record_bytes: int
     free_bytes: int
     """On the disk of the run's folder."""

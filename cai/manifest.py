@@ -13,7 +13,7 @@ import cai
 from cai.errors import RunConflict
 from cai.models import Model
 from cai.records import digest
-from cai.run import read_json, write_json
+from cai.run import json_text, parse_json, read_json, write_json
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -124,8 +124,19 @@ def seal(data: Mapping[str, Any]) -> str:
     return digest("manifest", {key: value for key, value in data.items() if key != "sum"})
 
 
+def read_manifest(path: Path) -> tuple[Any, bool]:
+    """What a `manifest.json` holds, and whether it is one of ours that is not as it was written.
+
+    Raises ConfigError if it is no JSON.
+    """
+    raw = path.read_bytes()
+    data = parse_json(raw, path)
+    # the last digit of a number may be another one and the number the same
+    return data, is_damaged(data) or (is_ours(data) and raw != json_text(data).encode())
+
+
 def is_damaged(data: Any) -> bool:
-    """Whether it is a `manifest.json` of ours whose content is not what its checksum says.
+    """Whether it is a manifest of ours whose content is not what its checksum says.
 
     Any one of its names may be what is damaged. One of another format may have no checksum.
     """
@@ -133,12 +144,19 @@ def is_damaged(data: Any) -> bool:
         return False
     if "sum" not in data and data.get("format") != FORMAT:
         return False
-    return not data.keys() >= OURS or data["sum"] != seal(data)
+    return not is_ours(data)
+
+
+def is_ours(data: Any) -> bool:
+    """Whether it is a manifest of ours with the content that its checksum is of."""
+    return isinstance(data, dict) and data.keys() >= OURS and data["sum"] == seal(data)
 
 
 def is_manifest(data: Any) -> bool:
     """Whether a `manifest.json` is ours: many programs write a file of that name."""
-    return isinstance(data, dict) and isinstance(data.get("format"), int) and "cai" in data
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int) or "cai" not in data:
+        return False
+    return data["format"] != FORMAT or data.keys() >= OURS
 
 
 def check_format(data: Any, run: Path) -> None:

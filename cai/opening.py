@@ -12,7 +12,7 @@ from cai.errors import RunConflict
 from cai.fresh import new_folder
 from cai.manifest import Manifest, check_format, sha256
 from cai.models import Model
-from cai.pipeline import FOLDERS
+from cai.pipeline import FOLDERS, Stage
 from cai.prepare import Prepared
 from cai.records import digest
 from cai.run import read_json, sweep, write_json, write_records
@@ -34,10 +34,13 @@ def run_folder(prepared: Prepared, out: str | None) -> Path:
     return Path("runs") / f"{name}-{prepared.config.recipe or 'custom'}-{stamp}"
 
 
-def make_run(prepared: Prepared, folder: Path, models: dict[str, Model]) -> None:
-    """Make the run folder if it is not there. Raises RunConflict if it holds something else."""
+def make_run(
+    prepared: Prepared, folder: Path, models: dict[str, Model], stages: Sequence[Stage]
+) -> None:
+    """Make the folder of a run of `stages` if it is not there. Raises RunConflict if it holds
+    something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        check_run(folder, models, prepared.config)
+        check_run(folder, models, prepared.config, [stage.name for stage in stages])
         create_folder(prepared, folder, models)
     load_manifest(folder)
 

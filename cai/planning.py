@@ -1,6 +1,5 @@
 """`cai plan`: what `cai run` with the same options would do. Nothing is written, nothing pulled."""
 
-import importlib.util
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +10,11 @@ from cai.errors import ConfigError
 from cai.footprint import Footprint, footprint
 from cai.forecast import Forecast
 from cai.forecasting import forecast, timed
-from cai.models import EMBEDDED, PULLED, Model, cache_folder, resolve_model
+from cai.models import Model, find_model
 from cai.opening import load_manifest, make_context, refuse_changes, run_folder
 from cai.pace import Pace, measure_pace
 from cai.pipeline import plan
-from cai.prepare import check_installed, named_models, prepare, resolve_models
+from cai.prepare import check_installed, check_models, named_models, prepare, resolve_models
 from cai.resolve import Options
 from cai.stages.context import RunContext
 from cai.training_pace import measure_training
@@ -48,8 +47,7 @@ def plan_run(options: Options, asked: PlanOptions) -> Plan:
     stages = plan(asked.until)
     base = find_base(asked.base) if asked.base else None
     prepared = prepare(options, stages)
-    missing = missing_models(prepared.config)
-    models = models_at_hand(prepared.config, missing)
+    models, missing = models_at_hand(prepared.config)
     folder = run_folder(prepared, asked.out)
     if folder.is_dir() and any(folder.iterdir()) and not missing:
         refuse_changes(prepared, folder, load_manifest(folder), models)
@@ -76,40 +74,17 @@ def measure(context: RunContext, found: Forecast) -> Pace:
     return pace._replace(origin=pace.origin + steps, training=training, lacks=lacks)
 
 
-def missing_models(config: RunConfig) -> list[str]:
-    """The models named in the config that would have to be pulled."""
+def models_at_hand(config: RunConfig) -> tuple[dict[str, Model], list[str]]:
+    """Each role's model, and the names of those that would have to be pulled: each stands in by its
+    name."""
     if config.engine.kind == "fake":
-        return []
-    return [name for name in dict.fromkeys(named_models(config).values()) if not is_here(name)]
-
-
-def models_at_hand(config: RunConfig, missing: list[str]) -> dict[str, Model]:
-    """Each role's model; one that is missing stands in by its name."""
-    if not missing:
-        return resolve_models(config)
-    return {
-        role: Model(name, Path(name), "missing") if name in missing else resolve_model(name)
-        for role, name in named_models(config).items()
+        return resolve_models(config), []
+    roles = named_models(config)
+    found = {name: find_model(name) for name in dict.fromkeys(roles.values())}
+    models = {
+        role: found[name] or Model(name, Path(name), "missing") for role, name in roles.items()
     }
-
-
-def is_here(name: str) -> bool:
-    """Whether a model needs no download: of a pull that broke off there are no weights. A name of
-    no model at all passes: resolving it says so."""
-    if name == EMBEDDED:
-        return (cache_folder() / "models" / EMBEDDED / "cai.json").is_file()
-    if Path(name).is_dir() or name.count("/") != 1 or name.startswith((".", "~", "/")):
-        return True
-    if importlib.util.find_spec("huggingface_hub") is None:
-        return False
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    repo, _, revision = name.partition("@")
-    try:
-        found = snapshot_download(
-            repo, revision=revision or None, allow_patterns=PULLED, local_files_only=True
-        )
-    except (LocalEntryNotFoundError, ValueError):
-        return False
-    return any(Path(found).glob("*.safetensors"))
+    missing = [name for name, model in found.items() if model is None]
+    if not missing:
+        check_models(config, models)
+    return models, missing

@@ -105,13 +105,17 @@ def resolve_models(config: RunConfig) -> dict[str, Model]:
     kind = config.engine.kind
     found = {name: model_for(name, kind) for name in dict.fromkeys(roles.values())}
     models = {role: found[name] for role, name in roles.items()}
-    if kind == "fake":
-        return models
-    for role in roles:
-        if role.startswith("rewards."):
-            check_reward_model(models[role], f"rl.rewards, {role.removeprefix('rewards.')}")
-    check_contexts(config, models)
+    if kind != "fake":
+        check_models(config, models)
     return models
+
+
+def check_models(config: RunConfig, models: Mapping[str, Model]) -> None:
+    """Refuse a reward model that is none, and a context that a model cannot hold."""
+    for role, model in models.items():
+        if role.startswith("rewards."):
+            check_reward_model(model, f"rl.rewards, {role.removeprefix('rewards.')}")
+    check_contexts(config, models)
 
 
 def named_models(config: RunConfig) -> dict[str, str]:

@@ -106,8 +106,13 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read one of our JSON files. Raises ConfigError if it is not whole."""
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """What one of our JSON files holds. Raises ConfigError if it is not whole."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(data.decode())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import RunConfig
+from cai.environment import n_gpus
 from cai.errors import DiskFull
 from cai.models import Model
 from cai.sections import Reward, Rl, Sft
@@ -17,7 +18,9 @@ TRAINED = ("sft", "reward", "rl")
 STATES = 3
 """A trainer's checkpoint has of each trained weight itself and Adam's two moments, in float32."""
 KEPT_CHECKPOINTS = 2
-"""Of a trainer, where its `save_total_limit` says nothing; see `train.setup.shared_usual`."""
+"""Of a trainer, where its `save_total_limit` says nothing."""
+ALL_CHECKPOINTS = 10
+"""Of a trainer that keeps all of them, where its `save_steps` says nothing."""
 RECORDS = 64 << 20
 """Bytes kept free for records, logs and reports."""
 FULL = 1 << 20
@@ -40,22 +43,17 @@ def n_parameters(path: Path) -> int:
 
 
 def run_bytes(config: RunConfig, base: Path, stages: Collection[str] = TRAINED) -> int:
-    """What the training stages of a run, or those among `stages`, leave, at most."""
-    return sum(
-        result_bytes(stage, config, base) + trainer_bytes(section, base)
-        for stage, section in sections(config).items()
-        if stage in stages
-    )
+    """What the training stages of a run, or those among `stages`, take, at most: what each leaves,
+    and what one trainer at a time has beside that."""
+    trained = {stage: section for stage, section in sections(config).items() if stage in stages}
+    left = sum(left_bytes(stage, config, base) for stage in trained)
+    return left + max((beside_bytes(*one, base) for one in trained.items()), default=0)
 
 
 def stage_bytes(stage: str, config: RunConfig, base: Path) -> int:
-    """What a stage adds in models: what it leaves, and what its trainer resumes from."""
+    """What a stage takes in models: what it leaves, and what its trainer has beside that."""
     section = sections(config).get(stage)
-    if section is None:
-        return 0
-    # an adapter's checkpoints are less than a model; its trainer merges it beside its results
-    resumed = weight_bytes(base) if section.lora else trainer_bytes(section, base)
-    return result_bytes(stage, config, base) + resumed
+    return run_bytes(config, base, [stage]) if section else 0
 
 
 def sections(config: RunConfig) -> dict[str, Sft | Reward | Rl]:
@@ -63,19 +61,37 @@ def sections(config: RunConfig) -> dict[str, Sft | Reward | Rl]:
     return {stage: getattr(config, stage) for stage in TRAINED}
 
 
-def result_bytes(stage: str, config: RunConfig, base: Path) -> int:
-    """The models that a training stage leaves; whole ones may have been trained in float32."""
+def left_bytes(stage: str, config: RunConfig, base: Path) -> int:
+    """What a training stage leaves: its models, and the checkpoints that its trainer keeps."""
+    section = sections(config)[stage]
     n_models = 1 + (config.rl.n_checkpoints if stage == "rl" else 0)
-    lora = sections(config)[stage].lora
-    return n_models * (weight_bytes(base) if lora else DTYPE_BYTES["float32"] * n_parameters(base))
+    models = n_models * model_bytes(stage, section, base)
+    return models + n_kept(section) * checkpoint_bytes(section, base)
 
 
-def trainer_bytes(section: Sft | Reward | Rl, base: Path) -> int:
-    """The checkpoints that a trainer of all weights keeps, and one that it writes beside them."""
+def beside_bytes(stage: str, section: Sft | Reward | Rl, base: Path) -> int:
+    """What a trainer has for a while beside what its stage leaves: the next checkpoint. An
+    adapter's are less than a model, which it is merged into."""
+    return checkpoint_bytes(section, base) or model_bytes(stage, section, base)
+
+
+def model_bytes(stage: str, section: Sft | Reward | Rl, base: Path) -> int:
+    """A model as a stage saves it: in float32, but for a policy under LoRA on a GPU."""
+    halved = n_gpus() and section.lora and stage != "reward"
+    return DTYPE_BYTES["bfloat16" if halved else "float32"] * n_parameters(base)
+
+
+def checkpoint_bytes(section: Sft | Reward | Rl, base: Path) -> int:
+    """A checkpoint of a trainer of all weights; none where it saves none, or an adapter only."""
     if section.lora or section.trainer.get("save_strategy") == "no":
         return 0
-    n_kept = section.trainer.get("save_total_limit") or KEPT_CHECKPOINTS
-    return (n_kept + 1) * STATES * DTYPE_BYTES["float32"] * n_parameters(base)
+    return STATES * DTYPE_BYTES["float32"] * n_parameters(base)
+
+
+def n_kept(section: Sft | Reward | Rl) -> int:
+    """How many checkpoints a trainer keeps: by its `save_total_limit`, or all that it writes."""
+    limit = section.trainer.get("save_total_limit", KEPT_CHECKPOINTS)
+    return limit if isinstance(limit, int) and limit > 0 else ALL_CHECKPOINTS
 
 
 def used_bytes(folder: Path) -> int:
@@ -88,11 +104,13 @@ def used_bytes(folder: Path) -> int:
     return sum(found.values())
 
 
-def check_run(folder: Path, models: Mapping[str, Model], config: RunConfig) -> None:
-    """Raise DiskFull for a run that cannot fit where its folder is to be."""
+def check_run(
+    folder: Path, models: Mapping[str, Model], config: RunConfig, stages: Collection[str]
+) -> None:
+    """Raise DiskFull for a run of these stages that cannot fit where its folder is to be."""
     parent = next(path for path in folder.absolute().parents if path.is_dir())
     base = models["base"]
-    require(folder, parent, f"a run with {base.name}", run_bytes(config, base.path))
+    require(folder, parent, f"a run with {base.name}", run_bytes(config, base.path, stages))
 
 
 def check_stage(folder: Path, stage: str, models: Mapping[str, Model], config: RunConfig) -> None:

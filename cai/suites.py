@@ -17,6 +17,7 @@ import jsonlines
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cai.errors import ConfigError
+from cai.lines import loads
 from cai.records import Message, derive_seed, digest
 from cai.sources import one_dialogue
 
@@ -147,7 +148,10 @@ def read_lines(path: Path) -> list[dict[str, Any] | jsonlines.InvalidLineError]:
     """What each line holds: an object, or why it is none."""
     found: list[dict[str, Any] | jsonlines.InvalidLineError] = []
     try:
-        with path.open("rb") as file, jsonlines.Reader(file) as reader:
+        with (
+            path.open("rb") as file,
+            jsonlines.Reader(file, loads=loads) as reader,  # pyright: ignore[reportCallIssue]
+        ):
             while True:
                 try:
                     found.append(reader.read(type=dict))

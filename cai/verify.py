@@ -5,6 +5,7 @@ manifest; records have one each. Reports are made from these files and can be ma
 not verified, nor are logs and a trainer's checkpoints.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,13 +15,12 @@ from cai.artefacts import DONE
 from cai.errors import ConfigError, Damaged
 from cai.lines import unsealed
 from cai.lock import RunLock
-from cai.manifest import MANIFEST, check_format, is_damaged, is_manifest, sha256
+from cai.manifest import MANIFEST, check_format, read_manifest, sha256
 from cai.pipeline import FOLDERS
-from cai.run import json_text, read_json, repair, whole_lines, write_atomic
+from cai.run import read_json, repair, whole_lines, write_atomic
 
-RECORD_FILES = {
-    f"{name}.jsonl" for name in ("records", "preferences", "labels", "base", "sft", "rl")
-}
+RECORDS = re.compile(r"(records|preferences|labels|identical|base|sft|rl|select-.*)\.jsonl")
+"""Names of files of records."""
 
 
 class Finding(NamedTuple):
@@ -40,12 +40,10 @@ def verify(run: Path, repairs: bool = False) -> list[Finding]:
     is believed: it is the only finding then.
     """
     try:
-        manifest = read_json(run / MANIFEST)
+        manifest, damaged = read_manifest(run / MANIFEST)
     except ConfigError as error:
         return [Finding(MANIFEST, "changed", str(error))]
-    # the last digit of a number may be another one and the number the same
-    reads_so = (run / MANIFEST).read_text() == json_text(manifest)
-    if is_damaged(manifest) or (is_manifest(manifest) and not reads_so):
+    if damaged:
         return [Finding(MANIFEST, "changed", "its content does not match its checksum")]
     check_format(manifest, run)
     with RunLock(run) if repairs else nullcontext():
@@ -109,7 +107,7 @@ def is_record_file(path: Path) -> bool:
 
     Of a short one no line may be whole.
     """
-    return path.name in RECORD_FILES or b'"sum":"' in path.read_bytes()
+    return bool(RECORDS.fullmatch(path.name)) or b'"sum":"' in path.read_bytes()
 
 
 def said(repairs: bool) -> str:

@@ -36,7 +36,7 @@ def ask(
     request_id: str, text: str, sampling: Sampling = GREEDY, seed: int = 0, **more: object
 ) -> Request:
     messages: tuple[Message, ...] = (Message(role="user", content=text),)
-    if "choices" in more:
+    if "choices" in more and text:
         messages += (Message(role="assistant", content="The answer is:"),)
     return Request(request_id, messages, sampling, seed, **more)  # type: ignore[arg-type]
 
@@ -80,6 +80,7 @@ def answers(engine: Engine) -> dict[str, Completion]:
         ask("long", "word " * 4000),
         ask("long-choice", "word " * 4000, choices=("A", "B")),
         ask("empty", "", raw=True),
+        ask("empty-choice", "", raw=True, choices=("one of two", "another one")),
     ]
     return collect(engine, requests)
 
@@ -109,13 +110,36 @@ def test_choices_are_scored_not_generated(answers: dict[str, Completion]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("long", "tokens"), ("long-choice", "tokens"), ("empty", "has no token")]
+    ("name", "why"),
+    [
+        ("long", "tokens"),
+        ("long-choice", "tokens"),
+        ("empty", "has no token"),
+        ("empty-choice", "has no token"),
+    ],
 )
 def test_a_prompt_that_does_not_fit_is_an_error_completion(
     answers: dict[str, Completion], name: str, why: str
 ) -> None:
     assert answers[name].finish == "error"
     assert why in (answers[name].error or "")
+
+
+@pytest.mark.vllm
+def test_of_choices_that_vllm_refuses_halfway_nothing_is_left(
+    embedded_model: Path, tmp_path: Path
+) -> None:
+    """The first tokens are one question, what follows the shared one is another of two tokens."""
+    config = EngineConfig(kind="vllm", max_context=1024, options={"max_logprobs": 1})
+    engine = open_engine(config, Model("m", embedded_model, "c"), tmp_path / "engine.log")
+    try:
+        refused = ask("refused", "Is rain wet?", choices=(" (A)", " (B)"))
+        found = collect(engine, [ask("one", QUESTIONS[0]), refused, ask("two", QUESTIONS[1])])
+    finally:
+        engine.close()
+    assert found["refused"].finish == "error"
+    assert "logprobs" in (found["refused"].error or "")
+    assert {found["one"].finish, found["two"].finish} <= {"stop", "length"}
 
 
 def test_who_listens_hears_the_text_grow(engine: Engine) -> None:

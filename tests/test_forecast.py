@@ -24,10 +24,10 @@ from cai.footprint import Shape, adapter_parameters, engine_need, read_shape, tr
 from cai.forecast import Call, Forecast, Lengths, Play, StageForecast, Tokens, count, shared
 from cai.forecasting import forecast
 from cai.manifest import hardware
-from cai.models import Model, folder_digest
+from cai.models import Model, find_model, folder_digest, resolve_model
 from cai.pace import Pace, Training, pace_of_run
 from cai.pipeline import FOLDERS, plan
-from cai.planning import PlanOptions, is_here, plan_run
+from cai.planning import PlanOptions, plan_run
 from cai.prepare import prepare, resolve_models
 from cai.prompts import Templates
 from cai.records import Message, Sampling
@@ -179,11 +179,11 @@ def test_rl_is_judged_by_what_it_learns_from(
     assert foreseen(found) == happened(start(tmp_path / "new", *settings, base=old))
 
 
-@pytest.mark.parametrize("mode", ["logprob", "cot"])
+@pytest.mark.parametrize("setting", ["label.mode=logprob", "label.mode=cot", "label.exemplars=on"])
 def test_a_judgement_is_kept_under_the_name_that_its_principle_has_now(
-    tmp_path: Path, mode: str
+    tmp_path: Path, setting: str
 ) -> None:
-    settings = ("models.policy=other", f"label.mode={mode}")
+    settings = ("models.policy=other", setting)
     old = start(tmp_path / "old", *settings, until="label")
     constitution = edited(tmp_path, "id: overall-harm", "id: harm-in-all")
     found = planned(tmp_path / "new", old, *settings, constitution=constitution)
@@ -491,7 +491,9 @@ def test_times_are_about(seconds: float, shown: str) -> None:
 def test_disk_is_for_what_is_left_to_do(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cai.space.weight_bytes", lambda _: 1)
+    model = 4
+    monkeypatch.setattr("cai.space.weight_bytes", lambda _: model)
+    monkeypatch.setattr("cai.space.n_gpus", lambda: 0)
     options, out = Options(str(HARMLESS), "quickstart", settings=SETTINGS), tmp_path / "run"
 
     def disk(**asked: Any) -> tuple[int, int]:
@@ -499,7 +501,7 @@ def test_disk_is_for_what_is_left_to_do(
 
     n, whole = resolve_config(options).rl.n_checkpoints, disk()[1]
     assert [disk(until=name)[0] for name in ("revise", "sft", "label", "reward", "rl")] == [
-        0, 1, 1, 2, 3 + n,
+        0, 2 * model, 2 * model, 3 * model, (4 + n) * model,
     ]  # fmt: skip
     assert disk(until="revise")[1] < disk(until="sample")[1] < whole
     start(out, constitution=str(HARMLESS))
@@ -638,19 +640,41 @@ def test_no_reward_model_of_rl_is_pulled_either(embedded_model: Path) -> None:
     assert plan_run(options, PlanOptions()).missing == ["nobody/no-reward-of-this-name"]
 
 
-def test_a_pull_that_broke_off_left_no_model(
+def test_what_is_here_is_found_without_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And a pull that broke off left no model."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("cai.models.pull_from_hub", lambda name: pytest.fail(f"pulled {name}"))
     cached = tmp_path / "models--nobody--half"
     snapshot = cached / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("a" * 40)
     (snapshot / "config.json").write_text("{}")
-    assert not is_here("nobody/half")
+    assert find_model("nobody/half") is None
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    write_json(snapshot / "model.safetensors.index.json", index)
     (snapshot / "model.safetensors").write_bytes(b"weights")
-    assert is_here("nobody/half")
+    assert find_model("nobody/half") is None
+    (snapshot / "model-2.safetensors").write_bytes(b"weights")
+    assert find_model("nobody/half") == Model("nobody/half", snapshot, "a" * 12)
+    options = Options("harmless", "quickstart", model="nobody/half")
+    assert plan_run(options, PlanOptions()).missing == []
+
+
+@pytest.mark.parametrize("name", ["models/x", "x" * 300, "x/" + "y" * 300])
+def test_what_is_no_model_is_so_in_the_plan_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path("models/x").write_text("a file")
+    options = Options("harmless", "quickstart", model=name)
+    for resolve in (lambda: plan_run(options, PlanOptions()), lambda: resolve_model(name)):
+        with pytest.raises(ConfigError, match=r"no such model|not a folder here"):
+            resolve()
 
 
 def old_format(folder: Path) -> None:

@@ -69,6 +69,7 @@ def test_a_reward_model_answers_the_question_with_each_option(tmp_path: Path) ->
         ("{", "not a JSON object"),
         ("[1]", "not a JSON object"),
         ("", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
         ({"prompt": "x"}, "corrects: Field required"),
         (hhh_row(1) | {"corrects": []}, "corrects: List should have at least 1"),
         (hhh_row(1) | {"corrects": [" (A)", " (C)"]}, "corrects: List should have at most 1"),

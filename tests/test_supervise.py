@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from unittest.mock import Mock
 
 import pytest
 from faulty_engine import Faulty
@@ -296,6 +297,21 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("error", [EngineError("gone"), DiskFull("full")])
+def test_what_came_before_an_engine_died_is_handed_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = bench.process()
+    came = Completion("r0", "Hello.", "stop", 3)
+    monkeypatch.setattr(engine, "_has_news", lambda _: True)
+    monkeypatch.setattr(engine, "_connection", Mock(poll=lambda _: True))
+    monkeypatch.setattr(engine, "_receive", Mock(side_effect=[[came], error, error]))
+    assert engine.poll() == [came]
+    with pytest.raises(type(error)):
+        engine.poll()
+    monkeypatch.undo()
 
 
 def test_for_want_of_room_it_is_not_started_again(

@@ -362,6 +362,27 @@ def test_a_row_scores_the_same_in_a_batch_whatever_pad_token_the_config_names(
     assert alone == pytest.approx(RewardModel(reward_path, 128, 1).score(rows), abs=1e-5)
 
 
+def test_of_a_model_that_names_no_padding_the_last_token_is_read(reward_path, tmp_path):
+    """Its rows may end in the end token, with which such rows are padded elsewhere."""
+    import torch
+
+    from cai.train.reward_model import RewardModel
+
+    folder = shutil.copytree(reward_path, tmp_path / "foreign")
+    for name, key in (("config.json", "pad_token_id"), ("tokenizer_config.json", "pad_token")):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | {key: None}))
+    model = RewardModel(folder, 128, 2)
+    assert model.chat.own_pad_id is None
+    end = model.chat.tokenizer.eos_token_id
+    rows = [[5, 6, end], [0, 6, 7, 8, end], [1], [5, 0]]
+    with torch.inference_mode():
+        hidden = [model.model.model(torch.tensor([row])).last_hidden_state[0, -1] for row in rows]
+        expected = [model.model.score(last).item() for last in hidden]
+    assert model.forward(rows).tolist() == pytest.approx(expected, abs=1e-5)
+    assert [model.forward([row]).item() for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_model_without_a_plain_head_is_refused():
     import torch
 

@@ -11,7 +11,7 @@ from run_folder import generation
 
 from cai.artefacts import is_left_out
 from cai.cli import main
-from cai.errors import Damaged, RunLocked
+from cai.errors import Damaged, RunConflict, RunLocked
 from cai.lock import RunLock
 from cai.manifest import Manifest, seal
 from cai.records import Response
@@ -86,12 +86,27 @@ def test_every_flipped_bit_of_a_manifest_is_found(tmp_path: Path) -> None:
     assert [found[:2] for found in verify(run)] == [("inputs/prompts.jsonl", "missing")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"format": 3, "cai": NaN}', '{"name": Infinity}', '{"format": 9, "cai": "9.0", "sum": "x"}'],
+)
+def test_a_manifest_of_something_else_is_not_called_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RunConflict):
+        verify(tmp_path)
+
+
 def test_the_commands_say_that_a_manifest_is_damaged(whole: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     run, other = shutil.copytree(whole, runs / "run"), shutil.copytree(whole, runs / "other")
     path = run / "manifest.json"
     data = path.read_bytes()
-    for before, after in ((b'"format"', b'"\xe6ormat"'), (b'"models"', b'"mddels"'), (b"{", b"[")):
+    for before, after in (
+        (b'"format"', b'"\xe6ormat"'),
+        (b'"format": 3', b'"format": 2'),
+        (b'"models"', b'"mddels"'),
+        (b"{", b"["),
+    ):
         path.write_bytes(data.replace(before, after, 1))
         result = command(run)
         assert result.exit_code == 5, result.output

@@ -87,8 +87,9 @@ def exemplar_turns(
     """Worked comparisons, each under its own drawn principle, as in the paper."""
     if not setup.exemplars:
         return ()
+    # by what the principle asks: its name may change
     drawn = [
-        draw(setup.principles, setup.seed, "shot", pair.key, principle.id, i)
+        draw(setup.principles, setup.seed, "shot", pair.key, principle.preference, i)
         for i in range(setup.templates.n_shots(setup.mode))
     ]
     return setup.templates.preference_shots(drawn, setup.mode)

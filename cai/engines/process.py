@@ -64,11 +64,14 @@ def context_limit(path: Path, max_context: int) -> int:
     return min(max_context, model_context(path) or max_context)
 
 
-def unfit_prompt(request_id: str, n_tokens: int, context: int) -> Completion | None:
-    """An error completion if the prompt has no token or leaves no room for one, else none."""
-    if 0 < n_tokens < context:
+def unfit_prompt(
+    request_id: str, n_tokens: int, context: int, longest: int = 1
+) -> Completion | None:
+    """An error completion if the prompt has no token or leaves no room for the `longest` of what
+    may come next, in tokens, else none."""
+    if 0 < n_tokens <= context - longest:
         return None
-    error = f"the prompt has {n_tokens} tokens; with one generated the context holds {context}"
+    error = f"the prompt has {n_tokens} tokens, {longest} must follow; the context holds {context}"
     if not n_tokens:
         error = "the prompt has no token: there is nothing to continue (an odd chat template?)"
     return Completion(request_id, "", "error", n_tokens, error=error)
@@ -229,7 +232,7 @@ class EngineProcess:
         while self._connection.poll(0):
             try:
                 completions += self._receive()
-            except EngineError:
+            except (EngineError, DiskFull):
                 if not completions:
                     raise
                 break  # The next poll says it again.

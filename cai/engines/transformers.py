@@ -105,15 +105,15 @@ class TransformersEngine:
         if request.choices:
             prompt, continuations = self._encoder.encode_choices(messages, request.choices, raw)
             longest = max(len(ids) for ids in continuations)
-            if self._fits(request, len(prompt) + longest - 1):
+            if self._fits(request, len(prompt), longest):
                 self._choices.append((request, prompt, continuations))
         else:
             ids = self._encoder.encode(messages, raw)
-            if self._fits(request, len(ids)):
+            if self._fits(request, len(ids), 1):
                 self._rows.append((request, ids))
 
-    def _fits(self, request: Request, n_tokens: int) -> bool:
-        error = unfit_prompt(request.id, n_tokens, self.context)
+    def _fits(self, request: Request, n_tokens: int, longest: int) -> bool:
+        error = unfit_prompt(request.id, n_tokens, self.context, longest)
         self._done += [error] if error else []
         return error is None
 

@@ -79,18 +79,25 @@ class VllmEngine:
             request.messages, request.choices, request.raw
         )
         longest = max(len(ids) for ids in continuations)
-        if error := unfit_prompt(request.id, len(prompt) + longest - 1, self.context):
+        if error := unfit_prompt(request.id, len(prompt), self.context, longest):
             self._done.append(error)
             return
         asked = questions(continuations)
-        for number, (prefix, tokens) in enumerate(asked.items()):
-            ids = sorted(tokens)
-            params = SamplingParams(
-                temperature=0.0, max_tokens=1, logprobs=len(ids), logprob_token_ids=ids
-            )
-            name = f"{request.id}/{number}"
-            self._add(name, [*prompt, *prefix], params)
-            self._asked[name] = (request.id, prefix)
+        names: dict[str, tuple[str, Prefix]] = {}
+        try:
+            for number, (prefix, tokens) in enumerate(asked.items()):
+                ids = sorted(tokens)
+                params = SamplingParams(
+                    temperature=0.0, max_tokens=1, logprobs=len(ids), logprob_token_ids=ids
+                )
+                name = f"{request.id}/{number}"
+                self._add(name, [*prompt, *prefix], params)
+                names[name] = (request.id, prefix)
+        except ValueError:
+            # a later question is refused: the answers of the earlier ones are nobody's
+            self._engine.abort_request(list(names))
+            raise
+        self._asked |= names
         self._scoring[request.id] = Scoring(request, len(prompt), continuations, {}, len(asked))
 
     def poll(self) -> list[Completion]:

@@ -32,9 +32,8 @@ class RewardModel:
         """Load the folder `path`. `max_length` is in tokens, `batch_size` in conversations."""
         self.chat = Chat(str(path))
         self.model = load_classifier(str(path), torch.bfloat16 if on_gpu() else torch.float32)
-        # the classifier reads its score at the last token that is not this one, and rows are padded
-        # with the tokenizer's: a folder may name another one, or none
-        self.model.config.get_text_config().pad_token_id = self.chat.tokenizer.pad_token_id
+        own, configured = self.chat.own_pad_id, self.model.config.get_text_config().pad_token_id
+        self.pad_id: int | None = configured if own is None else own
         if on_gpu():
             exact_head(self.model)
             self.model.to(torch.device("cuda", torch.cuda.current_device()))
@@ -70,7 +69,10 @@ class RewardModel:
     @torch.inference_mode()
     def forward(self, batch: list[list[int]]) -> torch.Tensor:
         """Scores [len(batch)] of one micro-batch, padded at the right as in training."""
-        ids, mask = padded(batch, self.chat.tokenizer.pad_token_id)
+        pad_id = unused_end(batch) if self.pad_id is None else self.pad_id
+        # the score is read at the last token that is not this one: a config may name another
+        self.model.config.get_text_config().pad_token_id = pad_id
+        ids, mask = padded(batch, pad_id)
         device = self.model.device
         output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
         return output.logits[:, 0].float().cpu()
@@ -105,6 +107,11 @@ def by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
     """Indices into `ids`, `size` at a time, longest first: memory runs out at once or never."""
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def unused_end(batch: Sequence[Sequence[int]]) -> int:
+    """A token id that no row ends in, for a model that names no padding."""
+    return min({*range(len(batch) + 1)} - {row[-1] for row in batch})
 
 
 def padded(batch: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

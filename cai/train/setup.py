@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from cai.errors import ConfigError, TrainError
 from cai.run import sync, sync_tree
 from cai.sections import Lora
+from cai.space import ALL_CHECKPOINTS, KEPT_CHECKPOINTS
 from cai.train import folder as files
 from cai.train.jobs import FIXED, DpoJob, RatingJob, RewardJob, RlJob, SftJob
 from cai.train.launch import SECTION
@@ -99,8 +100,8 @@ def shared_usual(job: TrainerJob) -> dict[str, Any]:
         # recomputing activations costs time and saves memory, of which a CPU has enough
         "gradient_checkpointing": on_gpu(),
         "save_strategy": "steps",
-        "save_steps": 0.1,
-        "save_total_limit": 2,
+        "save_steps": 1 / ALL_CHECKPOINTS,
+        "save_total_limit": KEPT_CHECKPOINTS,
     }
 
 

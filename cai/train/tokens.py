@@ -25,7 +25,9 @@ class Chat:
         )
         if self.tokenizer.chat_template is None:
             self.tokenizer.chat_template = PLAIN_TEMPLATE
-        if self.tokenizer.pad_token is None:
+        self.own_pad_id: int | None = self.tokenizer.pad_token_id
+        """What the folder itself names."""
+        if self.own_pad_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._encoder = ChatEncoder(self.tokenizer)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from cai.errors import ConfigError
 from cai.lock import is_locked
-from cai.manifest import FORMAT, MANIFEST, check_format, folder_at, is_damaged, is_manifest
+from cai.manifest import FORMAT, MANIFEST, check_format, folder_at, is_manifest, read_manifest
 from cai.run import read_json
 
 
@@ -21,14 +21,14 @@ def row_at(path: Path) -> dict[str, Any] | None:
     if path.parent.name.startswith("."):
         return None
     try:
-        manifest = read_json(path)
+        manifest, damaged = read_manifest(path)
     except ConfigError:
+        return little(path.parent, "damaged")
+    if damaged:
         return little(path.parent, "damaged")
     if is_manifest(manifest) and manifest["format"] != FORMAT:
         status = f"format {manifest['format']}, for cai {manifest['cai']}"
         return little(path.parent, status) | {"created": str(manifest.get("created", ""))}
-    if is_damaged(manifest):
-        return little(path.parent, "damaged")
     return row(path.parent, manifest) if is_manifest(manifest) else None
 
 
