@@ -1,5 +1,6 @@
 """One contract for all engines, and what they must agree on."""
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -115,14 +116,14 @@ def test_choices_are_scored_not_generated(answers: dict[str, Completion]) -> Non
         ("long", "tokens"),
         ("long-choice", "tokens"),
         ("empty", "has no token"),
-        ("empty-choice", "has no token"),
+        ("empty-choice", "has no token|nothing comes before"),
     ],
 )
 def test_a_prompt_that_does_not_fit_is_an_error_completion(
     answers: dict[str, Completion], name: str, why: str
 ) -> None:
     assert answers[name].finish == "error"
-    assert why in (answers[name].error or "")
+    assert re.search(why, answers[name].error or "")
 
 
 @pytest.mark.vllm
