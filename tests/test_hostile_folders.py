@@ -1,10 +1,12 @@
 """Names, templates and model folders that somebody else has made: nothing escapes, nothing runs."""
 
+import itertools
 import json
 import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +14,18 @@ from typing import Any
 import jinja2
 import pytest
 from fake_run import start
+from test_page import blocks
 
 from cai.constitution import find_constitution, load_constitution
+from cai.engines.base import Completion, Request
+from cai.engines.fake import FakeEngine
 from cai.errors import ConfigError
 from cai.models import check_folder, resolve_model
 from cai.opening import run_folder
 from cai.prepare import prepare
 from cai.resolve import Options, resolve_config
 from cai.resources import packaged
+from cai.run import read_rows
 
 pytest_plugins = ["tiny_fixtures"]
 
@@ -59,6 +65,7 @@ def unchanged(
     work = tmp_path / "inner" / "inner"
     work.mkdir(parents=True)
     monkeypatch.chdir(work)
+    monkeypatch.setenv("MPLCONFIGDIR", str(work))
     CANARY.unlink(missing_ok=True)
     before = {path for path in tmp_path.rglob("*") if work not in path.parents}
     yield
@@ -305,40 +312,74 @@ def test_no_chat_template_gets_out_of_its_sandbox(tiny: str) -> None:
         assert not any(leak in text for leak in leaks), f"{template}: {text}"
 
 
-def test_no_template_engine_ever_sees_a_constitution_or_a_prompt(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What any template engine is given to compile or to parse from here on."""
     seen: list[str] = []
-    compile_ = jinja2.Environment.compile
 
-    def recording(self: Any, source: Any, *more: Any, **named: Any) -> Any:
-        seen.append(source if isinstance(source, str) else "a tree")
-        return compile_(self, source, *more, **named)
+    def recorded(name: str) -> None:
+        call = getattr(jinja2.Environment, name)
 
-    parse = jinja2.Environment.parse
+        def recording(self: Any, source: Any, *more: Any, **named: Any) -> Any:
+            seen.append(source if isinstance(source, str) else "a tree")
+            return call(self, source, *more, **named)
 
-    def recording_text(self: Any, source: str, *more: Any, **named: Any) -> Any:
-        seen.append(source)
-        return parse(self, source, *more, **named)
+        monkeypatch.setattr(jinja2.Environment, name, recording)
 
-    monkeypatch.setattr(jinja2.Environment, "compile", recording)
-    monkeypatch.setattr(jinja2.Environment, "parse", recording_text)
-    texts = ["MARK {{ 7 * 191 }} {% raw %}", *(f"MARK {text}" for text in TEMPLATES)]
+    for name in ("compile", "parse", "lex"):
+        recorded(name)
+    return seen
+
+
+def check_sources(sources: list[str]) -> None:
+    """The templates are ours, and no text is among them."""
+    shipped = {path.read_text() for path in packaged("prompts").glob("*.jinja")}
+    assert {source for source in sources if source in shipped}
+    assert not [source for source in sources if "MARK" in source]
+
+
+MARKS = ["MARK {{ 7 * 191 }} {% raw %}", *(f"MARK {text}" for text in TEMPLATES)]
+
+
+def test_no_template_engine_ever_sees_a_constitution_or_a_prompt(sources: list[str]) -> None:
     principles = [
         {"id": f"p{i}", "critique": text, "revision": text, "preference": text}
-        for i, text in enumerate(texts)
+        for i, text in enumerate(MARKS)
     ]
-    data = {"name": "n", "version": "1", "description": texts[0], "source": "s", "license": "l"}
+    data = {"name": "n", "version": "1", "description": MARKS[0], "source": "s", "license": "l"}
     Path("c.yaml").write_text(json.dumps(data | {"principles": principles}))
     Path("p.jsonl").write_text(
-        "".join(json.dumps({"prompt": f"{text} {i}"}) + "\n" for i, text in enumerate(texts))
+        "".join(json.dumps({"prompt": f"{text} {i}"}) + "\n" for i, text in enumerate(MARKS))
     )
     run = start(Path("run"), constitution="c.yaml", prompts="p.jsonl", until="revise")
-    shipped = {path.read_text() for path in packaged("prompts").glob("*.jinja")}
-    assert seen
-    assert not [source for source in seen if "MARK" in source]
-    assert {source for source in seen if source in shipped}
+    check_sources(sources)
     records = next(run.glob("01-*/records.jsonl")).read_text()
     # the texts went through, and nobody computed
     assert "MARK" in records + Path("run/inputs/prompts.jsonl").read_text()
     assert "1337" not in records
+
+
+def test_no_template_engine_ever_sees_an_answer(
+    sources: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Responses, critiques, revisions, samples: on to the trainers, the labels and the reports."""
+    answer, n = FakeEngine._answer, itertools.count()  # pyright: ignore[reportPrivateUsage]
+
+    def marked(self: FakeEngine, request: Request) -> Completion:
+        done = answer(self, request)
+        if request.choices:
+            return done
+        return replace(done, text=f"{MARKS[next(n) % len(MARKS)]} {done.text}")
+
+    monkeypatch.setattr(FakeEngine, "_answer", marked)
+    run = start(Path("run"), "revise.n_prompts=60")
+    check_sources(sources)
+    records = [*read_rows(run / "01-revise" / "records.jsonl")]
+    assert {row["type"] for row in records} >= {"response", "critique", "revision"}
+    shown = json.dumps(blocks((run / "report.html").read_text()))
+    for mark in MARKS:
+        assert any(row["text"].startswith(mark) for row in records)
+        assert json.dumps(mark)[1:-1] in shown
+    report = (run / "report.md").read_text()
+    assert "MARK" in report
+    assert "MARK 1337" not in shown + report

@@ -87,6 +87,7 @@ def test_a_trainer_that_outlives_its_run_is_waited_for(
     await_trainer(tmp_path)
 
 
+@pytest.mark.torture
 def test_of_many_processes_one_writes_and_a_killed_one_is_replaced() -> None:
     """`make torture` has 20 processes and 20 kills."""
     command = [sys.executable, str(TORTURE / "lock.py"), "--n", "3"]

@@ -236,6 +236,7 @@ def test_a_child_process_sees_none_of_them(monkeypatch: pytest.MonkeyPatch) -> N
     assert HF not in done.stdout
 
 
+@pytest.mark.torture
 def test_a_run_opens_no_socket_beyond_this_machine() -> None:
     script = Path(__file__).parent / "torture" / "offline.py"
     command = [sys.executable, str(script), "fake"]

@@ -145,6 +145,7 @@ def test_both_parsers_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found[0] == found[1]
 
 
+@pytest.mark.torture
 def test_no_bomb_costs_more_than_a_moment() -> None:
     script = Path(__file__).parent / "torture" / "yaml_fuzz.py"
     command = [sys.executable, str(script), "bombs"]

@@ -7,150 +7,32 @@ commands that write. tmpfs.py does it with a real file system.
 """
 
 import argparse
-import builtins
-import errno
-import io
+import json
 import os
 import shutil
-import stat
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import suite_rows
 from fake_run import content
+from full_disk import in_child
 from kill import SETTINGS
-from matplotlib.figure import Figure
 from tell import tell
 
-from cai.cli import main as cai_command
-from cai.errors import DiskFull
+import cai.score
+from cai.errors import Damaged
+from cai.models import model_for
+from cai.run import read_rows
+from cai.train.fake import run_fake_job
 from cai.verify import verify
 
-FULL = DiskFull.exit_code
-
-
-class FullDisk:
-    """Counts the calls that need room, and refuses number `at`; all later ones too if it `stays`."""
-
-    def __init__(self, at: int | None, stays: bool = False) -> None:
-        self.at, self.stays = at, stays
-        self.sites: list[str] = []
-
-    def install(self) -> None:
-        """Wrap what needs room, for the rest of this process."""
-        # what is drawn is no matter of the disk, and half of the time
-        Figure.savefig = lambda _, out, **__: out.write(b"PNG")  # pyright: ignore
-        for name in ("fsync", "link", "mkdir", "replace", "rename", "sendfile"):
-            setattr(os, name, self.around(name, getattr(os, name)))
-        os.write = self.written(os.write)
-        os.open = self.created(os.open)
-        builtins.open = io.open = self.opened(io.open)
-
-    def ask(self, what: str, path: Any = None) -> None:
-        """Raise OSError where there is no room."""
-        name = Path(path).name if isinstance(path, str | os.PathLike) else ""
-        self.sites.append(f"{what} {name}".strip())
-        n = len(self.sites)
-        if self.at and (n == self.at or (self.stays and n > self.at)):
-            named = () if path is None else (path,)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *named)
-
-    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
-            path = next((arg for arg in reversed(args) if isinstance(arg, str | Path)), None)
-            if name != "mkdir" or not os.path.lexists(args[0]):
-                self.ask(name, path)
-            return call(*args, **options)
-
-        return wrapped
-
-    def written(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(handle: int, data: Any) -> int:
-            if stat.S_ISREG(os.fstat(handle).st_mode):
-                self.ask("write")
-            return write(handle, data)
-
-        return wrapped
-
-    def created(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(path: Any, flags: int, *args: Any, **options: Any) -> int:
-            if flags & os.O_CREAT and not os.path.lexists(path):
-                self.ask("create", path)
-            return call(path, flags, *args, **options)
-
-        return wrapped
-
-    def opened(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`open`, whose files ask for room at each write that leaves their buffer."""
-        disk = self
-
-        class File(io.FileIO):
-            def write(self, data: Any) -> int:
-                if disk.stays and len(disk.sites) + 1 == disk.at:
-                    # the last room takes a part of it
-                    disk.sites.append("write a part of")
-                    return super().write(data[: len(data) // 2])
-                disk.ask("write", self.name)
-                return super().write(data)
-
-        def wrapped(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
-            if isinstance(file, int) or not set(mode) & set("wax+"):
-                return call(file, mode, *args, **options)
-            if not os.path.lexists(file):
-                disk.ask("create", file)
-            raw = File(file, mode.replace("b", "").replace("t", ""))
-            whole = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
-            if "b" in mode:
-                return whole
-            return io.TextIOWrapper(whole, *args[1:], **options)
-
-        return wrapped
-
-
-class End(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    said: str
-    sites: list[str]
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether it is one line, and the exit code that says: the same command goes on."""
-        lines = [line for line in self.said.splitlines() if line.startswith("Error: ")]
-        broken = any(word in self.said for word in ("Traceback", "Exception ignored"))
-        return self.code == FULL and len(lines) == 1 and not broken
-
-
-def in_child(arguments: list[str], at: int | None, stays: bool = False) -> End:
-    """A command in a process of its own whose disk is full at call `at`."""
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile("w+") as sites:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
-            disk, code = FullDisk(at, stays), 1
-            write, handle = os.write, sites.fileno()
-            try:
-                disk.install()
-                cai_command(arguments)
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-            finally:
-                if code == 1:
-                    traceback.print_exc()
-                write(handle, "\n".join(disk.sites).encode())
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        said.seek(0)
-        sites.seek(0)
-        code = os.waitstatus_to_exitcode(status)
-        return End(code, said.read().decode(), sites.read().splitlines())
+TORN = Path("torn", "01-revise", "records.jsonl")
+"""Of a run whose first stage is not done: a changed line, and a part of one."""
 
 
 def run_command(folder: Path) -> list[str]:
@@ -193,42 +75,110 @@ def refused(scratch: Path, stays: bool, step: int) -> dict[str, Any]:
     }
 
 
-def commands(run: str) -> list[list[str]]:
-    """The other commands that write."""
+def commands() -> list[list[str]]:
+    """The other commands that write, as they are typed in a folder that `lay_out` has filled."""
     forms = ("trl", "hh-rlhf", "llm-swarm", "icai")
+    fake = ["--set", "engine.kind=fake"]
+    suite = ["--suite", "hhh", "--data", ".", "--model", "m", "--engine", "fake"]
     return [
-        ["show", run, "--html", "page.html"],
-        ["compare", run, run, "--html", "page.html"],
-        *(["export", run, "--format", form, "--out", "out", "--jsonl"] for form in forms),
-        ["judge-test", run, "--data", run, "--n", "4", "--set", "engine.kind=fake"],
+        ["show", "run", "--html", "page.html"],
+        ["compare", "run", "run", "--html", "page.html"],
+        *(["export", "run", "--format", form, "--out", "out", "--jsonl"] for form in forms),
+        ["import", "prompts", "--out", "out"],
+        ["judge-test", "run", "--data", "run", "--n", "4", *fake],
+        ["score", "reward", "--data", "pairs.jsonl", "--out", "scores.jsonl"],
+        ["eval", *suite, "--out", "eval.json"],
+        ["annotate", "import", "notes.jsonl", "run"],
+        ["verify", "torn", "--repair"],
     ]
+
+
+def lay_out(folder: Path) -> set[bytes]:
+    """What those commands read; the lines of the run "torn" that no repair may lose."""
+    os.chdir(fresh(folder))
+    sites = in_child(run_command(Path("run")), None).sites
+    in_child(["export", "harmless.yaml", "--format", "anthropic", "--out", "prompts"], None)
+    prompt = next(read_rows(folder / "run" / "inputs" / "prompts.jsonl"))
+    note = {"type": "annotation", "run": "run", "prompt_id": prompt["id"], "star": True}
+    note |= {"author": "Ada", "time": "2026-11-25T10:00:00Z"}
+    fresh(folder / "reward").joinpath("config.json").write_text("{}")
+    (folder / "notes.jsonl").write_text(json.dumps(note) + "\n")
+    (folder / "pairs.jsonl").write_text(json.dumps({"prompt": "Hi", "response": "Yes."}) + "\n")
+    suite_rows.write(folder, "hhh", suite_rows.hhh_row(1), suite_rows.hhh_row(2))
+    in_child(run_command(Path("torn")), sites.index("create records.jsonl") + 12, stays=True)
+    path = folder / TORN
+    bad, *good = path.read_bytes().splitlines(keepends=True)
+    assert good, "nothing of the broken run is whole"
+    path.write_bytes(bad.replace(b":", b";", 1) + b"".join(good) + bad[:40])
+    return set(good)
+
+
+def without_a_model() -> None:
+    """Have `cai score` take any folder for a reward model, and draw the scores."""
+    cai.score.find_reward_model = lambda name: model_for(name, "fake")
+    cai.score.run_job = lambda job, folder, rows, _: run_fake_job(job, folder, rows)
+
+
+def is_harmed(folder: Path, good: set[bytes]) -> bool:
+    """Whether a run that a command has touched is not as it was written, or has lost lines."""
+    lines = set((folder / TORN).read_bytes().splitlines(keepends=True))
+    return bool(verify(folder / "run")) or not good <= lines
+
+
+def is_torn(folder: Path) -> bool:
+    """Whether the broken run is not mended yet."""
+    return bool(verify(folder / "torn"))
+
+
+def names(folder: Path) -> set[Path]:
+    """What is there, but for parts of lines that were set aside."""
+    return {p.relative_to(folder) for p in folder.rglob("*") if p.suffix != ".torn"}
 
 
 def refused_commands(scratch: Path, step: int) -> dict[str, Any]:
     """The same for each other command that writes: refused for ever, then typed again."""
-    run, n_calls, n, stuck = scratch / "whole", 0, 0, 0
+    good, n_calls, n = lay_out(scratch / "laid"), 0, 0
+    corrupt = stuck = differing = 0
     unclean: Counter[str] = Counter()
-    in_child(run_command(run), None)
-    for number, command in enumerate(commands(str(run))):
-        os.chdir(fresh(scratch / f"whole-{number}"))
-        sites = in_child(command, None).sites
-        n_calls += len(sites)
-        for at in range(1, len(sites) + 1, step):
-            os.chdir(fresh(scratch / "work"))
+    without_a_model()
+    for command in commands():
+        work = laid(scratch)
+        whole = in_child(command, None)
+        if whole.code not in (0, Damaged.exit_code) or not whole.sites:
+            raise SystemExit(f"{command} does not write: {whole.said}")
+        expected, n_calls = names(work), n_calls + len(whole.sites)
+        for at in range(1, len(whole.sites) + 1, step):
+            work = laid(scratch)
             end = in_child(command, at, stays=True)
             if not end.is_clean:
-                unclean[f"{command[0]}: {sites[at - 1]}"] += 1
-                print(f"{command} {at} {sites[at - 1]}: {end.code}\n{end.said}", file=sys.stderr)
+                unclean[f"{command[0]}: {whole.sites[at - 1]}"] += 1
+                print(f"{command} {at} {whole.sites[at - 1]}: {end}", file=sys.stderr)
+            corrupt += is_harmed(work, good)
             n += 1
-            stuck += in_child(command, None).code != 0
+            # a repair that had got as far has nothing left to find
+            stuck += in_child(command, None).code not in (0, whole.code)
+            corrupt += is_harmed(work, good) or (command[0] == "verify" and is_torn(work))
+            differing += names(work) != expected
     os.chdir("/")
     return {
         "part": "refused for ever: other commands",
         "runs": n,
         "calls": n_calls,
         "unclean": dict(unclean),
+        "corrupt": corrupt,
         "stuck": stuck,
+        "differing": differing,
     }
+
+
+def laid(scratch: Path) -> Path:
+    """A copy of what `lay_out` has made, which is worked in from here on."""
+    work = scratch / "work"
+    os.chdir(scratch)
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(scratch / "laid", work)
+    os.chdir(work)
+    return work
 
 
 def fresh(folder: Path) -> Path:

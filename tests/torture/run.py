@@ -63,6 +63,7 @@ PARTS = (
     Part("torture/tmpfs.py trainer", real=True),
     Part("torture/offline.py real", real=True),
     Part("torture/hostile_model.py", real=True),
+    Part("test_folder.py", real=True),
     # the longest first: started last it would run alone
     Part("torture/disk.py"),
     Part("torture/yaml_fuzz.py random 600"),
@@ -79,6 +80,12 @@ PARTS = (
     Part("test_injection.py"),
     Part("test_hostile_folders.py"),
     Part("test_secrets.py"),
+    Part("test_supervise.py"),
+    Part("test_strict_yaml.py"),
+    Part("test_lock.py"),
+    Part("test_golden_run.py"),
+    Part("test_guards.py"),
+    Part("test_cut_rows.py"),
 )
 
 

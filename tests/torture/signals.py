@@ -118,6 +118,9 @@ def torture(n: int, seed: int) -> dict[str, Any]:
         "seconds_at_most": {
             kind: round(max(o.seconds for o in outcomes if o.kind == kind), 1) for kind in KINDS
         },
+        "in_time": {
+            kind: sum(o.kind == kind and not o.too_late for o in outcomes) for kind in KINDS
+        },
         **{name: sum(getattr(outcome, name) for outcome in outcomes) for name in counted},
         "unwritten_of_a_stop_at_most": most,
     }

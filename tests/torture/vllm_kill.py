@@ -58,7 +58,7 @@ class Difference(NamedTuple):
     differing: int
     """Records in which anything but scores is different."""
     p_first: float
-    """The largest change of a label's P(first)."""
+    """The largest change of a label's P(first): sums of float32 in another order."""
     repeated: int
     findings: int
 
@@ -102,11 +102,14 @@ def compare(run: Path, whole: Path) -> Difference:
     ours, theirs = records(run), records(whole)
     both = [(ours[id_][0], theirs[id_][0]) for id_ in ours.keys() & theirs.keys()]
     scores = [(a["p_first"], b["p_first"]) for a, b in both if a["type"] == "label"]
+    unscored = sum((a is None) != (b is None) for a, b in scores)
     answered = Counter(run.with_suffix(".asked").read_text().split())
     return Difference(
         lost=len(theirs.keys() - ours.keys()),
         duplicated=sum(len(rows) - 1 for rows in ours.values()),
-        differing=len(ours.keys() - theirs.keys()) + sum(said(a) != said(b) for a, b in both),
+        differing=len(ours.keys() - theirs.keys())
+        + sum(said(a) != said(b) for a, b in both)
+        + unscored,
         p_first=max(abs(a - b) for a, b in scores if None not in (a, b)),
         repeated=sum(n - 1 for n in answered.values()),
         findings=len(verify(run)),

@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bombs.corpus import BOMBS
+from promised import MAX_MB
 
 from cai.constitution import load_constitution
 from cai.errors import ConfigError
@@ -35,8 +36,6 @@ from cai.strict_yaml import load_yaml
 
 MAX_S = 0.5
 """CPU seconds for one reading of one file: wall time says more about the machine's other work."""
-MAX_MB = 200
-"""Of the whole process, Python and pydantic included (about 60)."""
 FUZZED = """
 import atheris
 with atheris.instrument_imports(include=["cai", "yaml"]):
@@ -68,6 +67,27 @@ def fuzz(path: Path) -> float:
             reader()
         slowest = max(slowest, time.process_time() - start)
     return slowest
+
+
+def max_mb() -> float:
+    """The largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Worst:
+    """The slowest reading, and how far this process has grown since the first."""
+
+    def __init__(self) -> None:
+        self._first_mb = max_mb()
+        self.numbers = {"max_cpu_s": 0.0, "max_mb_grown": 0.0}
+
+    def note(self, cpu_s: float) -> bool:
+        """Take in one reading; whether something has become worse."""
+        grown = round(max_mb() - self._first_mb, 1)
+        found = {"max_cpu_s": round(cpu_s, 3), "max_mb_grown": grown}
+        before = self.numbers
+        self.numbers = {name: max(before[name], found[name]) for name in before}
+        return self.numbers != before
 
 
 def measure(path: Path) -> dict[str, float]:
@@ -128,12 +148,13 @@ def random_bytes(seconds: int) -> int:
         else:
             summary = by_hypothesis(seconds, Path(folder) / "fuzz.yaml")
     say({"part": "YAML, random bytes"} | summary | {"seconds": seconds})
-    return int(bool(summary["crashes"] or summary["max_cpu_s"] > MAX_S))
+    slow, large = summary["max_cpu_s"] > MAX_S, summary["max_mb_grown"] > MAX_MB
+    return int(bool(summary["crashes"] or slow or large))
 
 
 def by_atheris(seconds: int, folder: Path) -> dict[str, Any]:
     """libFuzzer stops at a crash, at MAX_S × 20 or at MAX_MB × 4 (its instruments are in both)."""
-    seeds, noted = folder / "seeds", folder / "slowest"
+    seeds, noted = folder / "seeds", folder / "worst"
     seeds.mkdir()
     for i, (data, _) in enumerate(BOMBS.values()):
         (seeds / str(i)).write_bytes(data[:4096])
@@ -142,7 +163,7 @@ def by_atheris(seconds: int, folder: Path) -> dict[str, Any]:
     path = [str(Path(__file__).parent), *filter(None, sys.path)]
     done = subprocess.run(
         [sys.executable, "-c", FUZZED, *options],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "CAI_SLOWEST": str(noted)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "CAI_WORST": str(noted)},
         capture_output=True,
         text=True,
         check=False,
@@ -153,7 +174,7 @@ def by_atheris(seconds: int, folder: Path) -> dict[str, Any]:
         "inputs": int((numbers or [0])[-1]),
         "by": f"atheris {version('atheris')}",
         "crashes": max(len(found), int(done.returncode != 0)),
-        "max_cpu_s": float(noted.read_text()) if noted.exists() else 0.0,
+        **(json.loads(noted.read_text()) if noted.exists() else Worst().numbers),
     }
     if summary["crashes"]:
         summary |= {"which": found, "last": done.stderr.strip().splitlines()[-1:]}
@@ -164,14 +185,12 @@ def libfuzzer() -> None:
     """In the fuzzed process: libFuzzer's own options are on its command line."""
     import atheris
 
-    path, slowest = Path(tempfile.mkdtemp()) / "fuzz.yaml", 0.0
+    path, worst = Path(tempfile.mkdtemp()) / "fuzz.yaml", Worst()
 
     def once(data: bytes) -> None:
-        nonlocal slowest
         path.write_bytes(data)
-        if (took := fuzz(path)) > slowest:
-            slowest = took
-            Path(os.environ["CAI_SLOWEST"]).write_text(str(slowest))
+        if worst.note(fuzz(path)):
+            Path(os.environ["CAI_WORST"]).write_text(json.dumps(worst.numbers))
 
     atheris.Setup(sys.argv, once)
     atheris.Fuzz()
@@ -182,20 +201,21 @@ def by_hypothesis(seconds: int, path: Path) -> dict[str, Any]:
     from hypothesis import HealthCheck, given, seed, settings
     from hypothesis import strategies as st
 
-    small, n, slowest = [d for d, _ in BOMBS.values() if len(d) < 5000], 0, 0.0
+    small, n, worst = [d for d, _ in BOMBS.values() if len(d) < 5000], 0, Worst()
     rounds, end = itertools.count(), time.monotonic() + seconds
 
     def once(data: bytes, at: int, cut: int, put: bytes) -> None:
-        nonlocal n, slowest
+        nonlocal n
         path.write_bytes(data[:at] + put + data[at + cut :])
-        n, slowest = n + 1, max(slowest, fuzz(path))
+        n += 1
+        worst.note(fuzz(path))
 
     drawn = given(st.sampled_from(small), st.integers(0, 5000), st.integers(0, 99), st.binary())
     free = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
     while time.monotonic() < end:
         seed(next(rounds))(free(drawn(once)))()
     reason = "hypothesis, since atheris is not installed (pip install atheris)"
-    return {"inputs": n, "by": reason, "crashes": 0, "max_cpu_s": slowest}
+    return {"inputs": n, "by": reason, "crashes": 0, **worst.numbers}
 
 
 if __name__ == "__main__":
