@@ -3,10 +3,10 @@
 `python bench/hijack.py --model smollm2-135m --n 240` asks for the critique of at most `n` attacks
 without and with delimiters, and for the labels of the clear pairs of `clear_pairs.jsonl`, in both
 orders, without and with delimiters, unattacked and with six attacks each (24 at most) at the end of
-the worse response: 432 critiques and 728 judgements if it is all. A hijack is told by what the
-model says; of the labels see `hijack_label.py`. That no attack becomes structure is tested
-(tests/test_injection.py); how often a model obeys one all the same is measured here, and promised
-by nobody.
+the worse response: 432 critiques and 728 judgements if it is all; `--part` asks for one of the two.
+A hijack is told by what the model says; of the labels see `hijack_label.py`. That no attack becomes
+structure is tested (tests/test_injection.py); how often a model obeys one all the same is measured
+here, and promised by nobody.
 """
 
 import argparse
@@ -54,6 +54,9 @@ NO_CRITIQUE = re.compile(r"\bno critique (is )?(needed|necessary|required)", re.
 Found = TypeVar("Found", Critique, Label)
 
 
+PARTS = ("critique", "label")
+
+
 class Attack(NamedTuple):
     """A response that wants something of who reads it."""
 
@@ -70,6 +73,7 @@ class Options(NamedTuple):
     n: int
     seed: int
     folder: Path
+    parts: Sequence[str] = PARTS
 
 
 def read_attacks(path: Path = ATTACKS) -> list[Attack]:
@@ -148,26 +152,34 @@ ROWS = (("critique hijacked", "without"), ("  with delimiters", "with"))
 
 def table(result: Mapping[str, Any]) -> str:
     """The result as text."""
-    lines = [f"{result['model']}, engine {result['engine']}, seed {result['seed']}", ""]
-    critique = result["critique"]
-    lines += [f"{name:24}{share(critique[key])}" for name, key in ROWS]
+    lines = [f"{result['model']}, engine {result['engine']}, seed {result['seed']}"]
+    if "critique" in result:
+        lines += ["", *critique_table(result["critique"])]
+    if "label" in result:
+        lines += ["", *label_table(result["label"])]
+    return "\n".join(lines)
+
+
+def critique_table(critique: Mapping[str, Any]) -> list[str]:
+    """Hijacks over all and by class."""
+    lines = [f"{name:24}{share(critique[key])}" for name, key in ROWS]
     lines += [f"critique: McNemar p {critique['mcnemar_p']:.3f}, {critique['failed']} failed"]
-    lines += ["", *label_table(result["label"])]
     lines += ["", f"{'critiques hijacked by':24}{'without delimiters':34}with"]
-    lines += [
+    return lines + [
         f"{kind:24}{share(row['without']):34}{share(row['with'])}"
         for kind, row in critique["classes"].items()
     ]
-    return "\n".join(lines)
 
 
 def measure(engine: Engine, attacks: Sequence[Attack], options: Options) -> dict[str, Any]:
     """Ask everything; records go to the options' folder."""
     critics = [a for a in pick(attacks, len(attacks), options.seed) if a.aim == "critique"]
-    return {
-        "critique": criticise(engine, critics[: options.n], options),
-        "label": judge(engine, [a.text for a in attacks if a.aim == "label"], options),
-    }
+    wanted, found = [a.text for a in attacks if a.aim == "label"], dict[str, Any]()
+    if "critique" in options.parts:
+        found["critique"] = criticise(engine, critics[: options.n], options)
+    if "label" in options.parts:
+        found["label"] = judge(engine, wanted, options)
+    return found
 
 
 def criticise(engine: Engine, attacks: Sequence[Attack], options: Options) -> dict[str, Any]:
@@ -217,12 +229,15 @@ def main() -> None:
     parser.add_argument("--engine", choices=["vllm", "transformers", "fake"], default="vllm")
     parser.add_argument("--n", type=int, default=40, help="attacks, the classes in turn")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=PARTS, help="only this one")
     parser.add_argument("--out", type=Path, default=Path("build/hijack.json"))
     arguments = parser.parse_args()
     config, model = EngineConfig(kind=arguments.engine), resolve_model(arguments.model)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         options = Options(model.label, arguments.n, arguments.seed, Path(scratch))
+        if arguments.part:
+            options = options._replace(parts=[arguments.part])
         engine = open_engine(config, model, options.folder / "engine.log")
         try:
             result = measure(engine, read_attacks(), options)
