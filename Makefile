@@ -56,14 +56,20 @@ torture: install
 	test -d build/atheris || $(PIP) install -q --no-deps --only-binary :all: --target build/atheris atheris==3.0.0 || true
 	$(BIN)/python tests/torture/run.py $(ARGS)
 
-# The licences of what is locked, and its known vulnerabilities where pip-audit's database answers:
+# The licences of both locks (of the other one's packages pip reads no more than the metadata, a minute
+# for the GPU's), and their known vulnerabilities where pip-audit's database answers:
 # one that does not know of jinja2 2.10's would find nothing anywhere. pip-audit lists what it could
 # not look up, and gets a venv of its own: it is no part of what it audits.
+OTHER = $(if $(filter gpu,$(DEVICE)),cpu,gpu)
 AUDIT = build/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off
 audit: install
 	$(BIN)/python requirements/licenses.py $(DEVICE)
-	@$(PYTHON) -m venv build/audit && \
-	build/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit && \
+	@$(PYTHON) -m venv build/audit
+	@build/audit/bin/python -m pip --disable-pip-version-check install -q -U pip
+	build/audit/bin/pip install -q --dry-run --ignore-installed --no-deps --use-feature=fast-deps \
+	  --report build/$(OTHER).json -r requirements/$(OTHER).txt && \
+	$(BIN)/python requirements/licenses.py $(OTHER) build/$(OTHER).json
+	@build/audit/bin/pip install -q pip-audit && \
 	echo jinja2==2.10 > build/audit/known.txt && \
 	if $(AUDIT) -r build/audit/known.txt 2>/dev/null | grep -qE 'CVE|GHSA|PYSEC'; \
 	then $(AUDIT) -r requirements/cpu.txt -r requirements/gpu.txt; \

@@ -125,7 +125,12 @@ def runs(as_json: bool, folder: str) -> None:
 @click.option("--repair", is_flag=True, help="Set broken lines of unfinished stages aside.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def verify(run_folder: str, repair: bool, as_json: bool) -> None:
-    """Check that a run's files are as they were written; exit code 5 if one is not."""
+    """Check that a run's files are as they were written; exit code 5 if one is not.
+
+    Not verified: report.md, report.html and plots/, which are made from the rest and can be made
+    again; logs; what was set aside (*.torn); what the Trainer resumes from (trainer/), whose
+    checkpoints have checksums of their own.
+    """
     from cai.verify import verify as find
     from cai.view.listing import find_folder
     from cai.view.terminal import one_line

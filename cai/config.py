@@ -109,7 +109,12 @@ class Guards(Record):
     max_same_slot: Share | None = 0.5
     """Share of pairs of which the judge preferred the same slot in both orders."""
     max_identical_bias: Annotated[float, Field(ge=0, le=0.5)] | None = 0.05
-    """How far from 0.5 the mean P(first) of a response beside itself may be."""
+    """How far from 0.5 the mean P(first) of a response beside itself may be.
+
+    Each is judged in one order, and there are only `N_IDENTICAL` of 8: where they spread by 0.05
+    the mean has a standard error of 0.018, so that 0.01 would warn by chance. `judge-test`, which
+    averages both orders, holds a judge to 0.01 (`EVEN`): there the slot cancels out.
+    """
     max_unscored: Share | None = 0.2
     """Share of pairs without a judgement."""
     max_length_correlation: Share | None = 0.4

@@ -1,7 +1,6 @@
 """The environment of every child process: nothing phones home, no secret goes along."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Collection
@@ -26,10 +25,6 @@ TELEMETRY_OFF = {
     "PYTHONSAFEPATH": "1",
 }
 LOOPBACK = Path("/sys/class/net/lo")
-OUT_OF_MEMORY = re.compile(
-    r"out of ?memory|can't allocate memory|MemoryError|bad_alloc", re.IGNORECASE
-)
-"""What a child's log says where its memory ran out, unless the kernel killed it."""
 KEEP_MEMORY = {
     # glibc returns large tensors to the kernel at once and pays page faults to get them back:
     # a LoRA step of a 135M model on 2 cores took 6.6 s, with these 5.0 s

@@ -19,7 +19,8 @@ and keeps its traceback. Ctrl-C exits with 130, SIGTERM with 143, a closed termi
 
 from typing import Literal
 
-Cause = Literal["memory", "hang", "crash"]
+Cause = Literal["memory", "killed", "hang", "crash"]
+"""What a child's process died of; killed: by somebody else's SIGKILL."""
 
 
 class CaiError(Exception):

@@ -28,10 +28,11 @@ class RunLock:
         self._handle = -1
 
     def __enter__(self) -> "RunLock":
-        """Raises RunLocked, which says who holds it, or RunConflict where nobody can."""
+        """Raises RunLocked, which says who holds it, or RunConflict where nobody can, or may."""
         self._handle = open_lock(self._path)
         try:
             self._await(time.monotonic() + self._wait_s)
+            refuse_links(self._path.parent)
             sign(self._handle, self._path)
         except BaseException:
             os.close(self._handle)
@@ -63,6 +64,22 @@ def open_lock(path: Path) -> int:
         if error.errno == errno.ELOOP:
             raise RunConflict(f"{path} is a symbolic link; remove it") from error
         raise RunConflict(f"{path}: cannot be locked: {error.strerror}") from error
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise RunConflict if a link leads out of a folder that is about to be written to.
+
+    Somebody else may have made the run: what it appends to must not be a file of its reader's.
+    The folder itself may be a link, which whoever named it has made.
+    """
+    root = Path(os.path.realpath(folder))
+    for parent, folders, files in os.walk(root):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                raise RunConflict(
+                    f"{path} is a symbolic link out of the run: remove it; to keep a run on "
+                    "another disk link its whole folder, or give --out"
+                )
 
 
 def take(handle: int, kind: int, path: Path) -> bool:

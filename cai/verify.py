@@ -1,8 +1,7 @@
 """`cai verify`: whether a run's files are as they were written.
 
 A stage that is done lists the checksums of its files in `done.json`, whose own checksum is in the
-manifest; records have one each. Reports are made from these files and can be made again: they are
-not verified, nor are logs and a trainer's checkpoints.
+manifest; records have one each. What is not verified `cai verify --help` lists.
 """
 
 import re

@@ -1,13 +1,19 @@
 """Which licence each package of a lock is under: writes `requirements/licenses-cpu.txt` (or -gpu).
 
     python requirements/licenses.py cpu
+    python requirements/licenses.py gpu build/gpu.json
 
-Licences are read from what the installed packages say of themselves. Exit code 1 names packages
-whose licence is neither allowed nor excepted here.
+Licences are read from what the installed packages say of themselves, or what those of a report of
+`pip install --dry-run` do: with `--use-feature=fast-deps` pip reads a wheel's metadata out of it
+and downloads no wheel. Exit code 1 names packages whose licence is neither allowed nor excepted
+here.
 """
 
+import json
 import re
 import sys
+from collections.abc import Callable
+from email.message import Message
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -78,24 +84,53 @@ SPDX = {
 UNNAMED = "none named"
 
 
+Describe = Callable[[str], Message]
+"""The metadata of a package. Raises PackageNotFoundError where it is not known."""
+
+
 class Locked(NamedTuple):
-    """A package of a lock; no licence: it is not installed here."""
+    """A package of a lock; no licence: it is not known here."""
 
     name: str
     version: str
     licence: str | None
 
 
-def read_lock(path: Path) -> list[Locked]:
-    """The packages that a lock names."""
+def read_report(path: Path) -> Describe:
+    """What a report of pip says of the packages that it would install."""
+    found: dict[str, Message] = {}
+    for entry in json.loads(path.read_text())["install"]:
+        given, data = entry["metadata"], Message()
+        for field in ("license_expression", "license", "classifier"):
+            values = given.get(field, [])
+            for value in [values] if isinstance(values, str) else values:
+                # another of the same name, not instead of it
+                data[field.replace("_", "-")] = value
+        found[plain(given["name"])] = data
+
+    def describe(name: str) -> Message:
+        if plain(name) not in found:
+            raise PackageNotFoundError(name)
+        return found[plain(name)]
+
+    return describe
+
+
+def plain(name: str) -> str:
+    """A package's name as an index compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_lock(path: Path, describe: Describe | None = None) -> list[Locked]:
+    """The packages that a lock names, by what is installed here unless somebody else describes."""
     found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", path.read_text(), re.MULTILINE)
-    return [Locked(name, version, licence_of(name)) for name, version in found]
+    return [Locked(name, version, licence_of(name, describe)) for name, version in found]
 
 
-def licence_of(name: str) -> str | None:
-    """The licence of an installed package, an SPDX expression where it can be told."""
+def licence_of(name: str, describe: Describe | None = None) -> str | None:
+    """The licence of a package, an SPDX expression where it can be told."""
     try:
-        data = metadata(name)
+        data = (describe or metadata)(name)
     except PackageNotFoundError:
         return None
     if expression := data.get("License-Expression"):
@@ -134,16 +169,21 @@ def table(packages: list[Locked]) -> str:
     )
 
 
-def main(device: str) -> int:
-    packages = read_lock(HERE / f"{device}.txt")
+def main(device: str, report: str | None = None) -> int:
+    packages = read_lock(HERE / f"{device}.txt", read_report(Path(report)) if report else None)
     (HERE / f"licenses-{device}.txt").write_text(table(packages))
     for one in refused(packages):
         sys.stderr.write(
             f"{one.name}=={one.version}: {one.licence}: not an allowed licence; take the package "
             "out of the lock, or say in requirements/licenses.py why it may stay\n"
         )
+    known = sum(one.licence is not None for one in packages)
+    sys.stdout.write(
+        f"{device}.txt: {len(packages)} packages, {known} with metadata, "
+        f"{len(refused(packages))} refused\n"
+    )
     return 1 if refused(packages) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -25,7 +25,7 @@ class Faulty(EngineProcess):
 class FaultyEngine(FakeEngine):
     """Answers a request a poll. Options: `starts` and `helper`, files to be written to; `broken`,
     dies whatever it is asked; `refuses`, whatever it is asked; `holds`, so many fit its memory; `deaths`, so many starts of it die
-    after a seeded number of answers."""
+    after a seeded number of answers; `kills`, before the first that is not a greeting."""
 
     on_step = staticmethod(lambda: None)
 
@@ -39,6 +39,8 @@ class FaultyEngine(FakeEngine):
         self._lives = float("inf")
         if number <= settings.options.get("deaths", 0):
             self._lives = random.Random(number).randint(3, 12)
+        if number <= settings.options.get("kills", 0):
+            self._lives = int(number > 1)
         if "start" in settings.options:
             raise RuntimeError("these are no weights")
         if "helper" in settings.options:

@@ -1,6 +1,7 @@
 """Every locked package is under a licence that is allowed, or says why it may stay."""
 
 import importlib.util
+import json
 from email.message import Message
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,29 @@ def test_the_list_is_that_of_the_lock(licenses: ModuleType) -> None:
     if missing := [package.name for package in packages if package.licence is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     assert (REQUIREMENTS / "licenses-cpu.txt").read_text() == licenses.table(packages)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_each_list_names_every_package_of_its_lock_with_a_licence(
+    licenses: ModuleType, device: str
+) -> None:
+    rows = (REQUIREMENTS / f"licenses-{device}.txt").read_text().splitlines()[1:]
+    packages = licenses.read_lock(REQUIREMENTS / f"{device}.txt")
+    assert [row.split(": ")[0] for row in rows] == [f"{p.name}=={p.version}" for p in packages]
+    assert not [row for row in rows if "not installed" in row]
+
+
+def test_a_report_of_pip_describes_what_is_not_installed(
+    licenses: ModuleType, tmp_path: Path
+) -> None:
+    named = {"name": "Not.There", "license": "MIT License\n\nCopyright"}
+    classified = {"name": "other", "classifier": ["License :: OSI Approved :: ISC License (ISCL)"]}
+    rows = [{"metadata": metadata} for metadata in (named, classified)]
+    (tmp_path / "report.json").write_text(json.dumps({"install": rows}))
+    (tmp_path / "lock.txt").write_text("not-there==1\nother==2\nclick==8.5.1\n")
+    describe = licenses.read_report(tmp_path / "report.json")
+    found = licenses.read_lock(tmp_path / "lock.txt", describe)
+    assert [one.licence for one in found] == ["MIT", "ISC", None]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_run import start
 
 from cai import lock
 from cai.errors import RunConflict, RunLocked
 from cai.lock import RunLock, await_trainer, hold_trainer, is_locked
+from cai.verify import verify
 
 TORTURE = Path(__file__).parent / "torture"
 
@@ -66,6 +68,58 @@ def test_what_is_no_lock_is_refused(tmp_path: Path) -> None:
         RunLock(tmp_path / "x"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["01-revise", "01-revise/records.jsonl", "06-rl/x/log.txt"])
+@pytest.mark.parametrize("target", ["folder", "file", "nothing"])
+def test_a_link_out_of_the_run_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine, without a line's end")
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(Path("../" * (len(link.parts) - len(tmp_path.parts) - 1)) / target)
+    with (
+        pytest.raises(RunConflict, match="a symbolic link out of the run: remove it"),
+        RunLock(tmp_path / "run"),
+    ):
+        pass
+    assert (tmp_path / "file").read_text() == "mine, without a line's end"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "run"]
+    assert not list((tmp_path / "folder").iterdir())
+
+
+def test_a_link_that_stays_and_a_linked_run_are_worked_in(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "a").mkdir(parents=True)
+    (tmp_path / "disk" / "b").symlink_to("a")
+    (tmp_path / "disk" / "loop").symlink_to("loop")
+    (tmp_path / "run").symlink_to("disk")
+    with RunLock(tmp_path / "run"):
+        assert is_locked(tmp_path / "disk")
+
+
+@pytest.mark.parametrize("name", ["01-revise", "01-revise/records.jsonl", "01-revise/log.txt"])
+def test_no_command_writes_through_a_link(tmp_path: Path, name: str) -> None:
+    """Of a run that somebody else has made: cai run, and verify --repair."""
+    run = start(tmp_path / "run", until="revise")
+    (run / "01-revise" / "done.json").unlink()
+    outside = tmp_path / "outside"
+    if (run / name).exists():
+        (run / name).rename(outside)
+    (run / name).symlink_to(outside)
+    before = state(tmp_path)
+    with pytest.raises(RunConflict, match=f"{name} is a symbolic link out of the run"):
+        start(run, until="revise")
+    with pytest.raises(RunConflict, match="symbolic link"):
+        verify(run, repairs=True)
+    assert state(tmp_path) == before
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, but for locks, in which stands who held them last."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path): path.read_bytes() for path in files}
 
 
 def test_a_trainer_that_outlives_its_run_is_waited_for(

@@ -16,6 +16,7 @@ import pytest
 from faulty_engine import Faulty
 from test_driver import step
 
+from cai import deaths
 from cai.driver import Chain, run_chains
 from cai.engines import process
 from cai.engines.base import Completion, Engine, Request
@@ -178,6 +179,21 @@ def test_one_death_of_few_is_an_accident(bench: Bench, n: int) -> None:
     os.kill(child, signal.SIGKILL)
     assert poisons(requests, finish(engine, n)) == {}
     assert len(bench.said) == 1
+
+
+@pytest.mark.parametrize(("n_kills", "lowered"), [(1, False), (2, True)])
+def test_kill_minus_9_of_a_full_engine_is_no_want_of_memory(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_kills: int, lowered: bool
+) -> None:
+    """Another SIGKILL after it is taken for one, though the kernel counts none."""
+    (tmp_path / "vmstat").write_text("oom_kill 3\n")
+    monkeypatch.setattr(deaths, "PROC", tmp_path)
+    requests = requests_of(*(f"text {i}" for i in range(20)))
+    engine = bench.supervised(capacity=8, kills=n_kills)
+    assert poisons(requests, collect(engine, requests)) == {}
+    assert "the engine was killed by SIGKILL from outside" in bench.said[0]
+    assert "earlyoom" in bench.said[0]
+    assert any("lower engine.capacity" in line for line in bench.said) == lowered
 
 
 def test_a_poison_becomes_a_record_and_its_chain_goes_on(bench: Bench, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tiny_model import (
     turn,
 )
 
+from cai import deaths
 from cai.errors import ConfigError, DiskFull, TrainError
 from cai.orphans import is_alive
 from cai.run import read_rows, write_rows
@@ -470,8 +471,25 @@ def test_a_crash_of_one_rank_is_not_hidden_by_its_launcher():
 def test_out_of_memory_names_the_setting(run):
     with pytest.raises(TrainError, match=r"lower sft.trainer.per_device_train_batch_size"):
         run("raise MemoryError('out of memory')")
-    with pytest.raises(TrainError, match=r"killed by SIGKILL.*per_device_train_batch_size"):
-        run("import os; os.kill(os.getpid(), 9)")
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [(5, "from outside .*earlyoom"), (6, "probably out of memory: lower sft.trainer.per_device")],
+)
+def test_a_kill_from_outside_is_told_from_want_of_memory(
+    run, tmp_path_factory, monkeypatch, after, says
+):
+    """The kernel's count is a file that the child writes before it dies."""
+    vmstat = tmp_path_factory.mktemp("proc") / "vmstat"
+    vmstat.write_text("oom_kill 5\n")
+    monkeypatch.setattr(deaths, "PROC", vmstat.parent)
+    with pytest.raises(TrainError, match=f"killed by SIGKILL.*{says}") as caught:
+        run(
+            f"import os; open({str(vmstat)!r}, 'w').write('oom_kill {after}\\n');"
+            "os.kill(os.getpid(), 9)"
+        )
+    assert ("out of memory" in str(caught.value)) == (after == 6)
 
 
 def test_a_full_disk_is_a_full_disk(run):

@@ -17,14 +17,21 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from cai import stopping
+from cai.deaths import OUTSIDE, cause_of, how_it_ended, log_lines, n_oom_kills
 from cai.engines.base import Completion, Request
-from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
+from cai.environment import child_environment, n_gpus
 from cai.errors import Cause, ConfigError, DiskFull, EngineError, MissingDependency
 from cai.models import model_context
 from cai.records import Record
 from cai.space import is_full
 
 POLL_S = 0.2
+HINTS: dict[Cause, str] = {
+    "memory": "; if memory ran out lower engine.capacity or engine.max_context",
+    "killed": f" {OUTSIDE}; if it was such a watcher lower engine.capacity",
+    "hang": "; if that is too short raise engine.stall_s",
+    "crash": "",
+}
 GRACE_S = 5.0
 """Seconds between the polite and the impolite end of a child."""
 STARTING = 3
@@ -77,25 +84,6 @@ def unfit_prompt(
     return Completion(request_id, "", "error", n_tokens, error=error)
 
 
-def log_lines(log: Path, start: int, n: int) -> list[str]:
-    """The last `n` lines of a child's log, of those after byte `start`."""
-    with log.open("rb") as file:
-        file.seek(start)
-        return file.read().decode(errors="replace").splitlines()[-n:]
-
-
-def how_it_ended(code: int | None, lines: list[str]) -> str:
-    """A child's exit code in words, with what it said last."""
-    if code is None:
-        return "closed its connection"
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-    # What was asked may stand in it.
-    shown = "".join(char if char.isprintable() else " " for char in last[:200])
-    return f"ended with code {code} ({shown})"
-
-
 def send_all(connection: Connection, outbox: Outbox) -> None:
     """Send what is in `outbox` until none comes, or nobody is there any more.
 
@@ -131,6 +119,7 @@ class EngineProcess:
 
     def _start_child(self) -> None:
         ours, theirs = socket.socketpair()
+        self._n_oom_kills = n_oom_kills()
         with theirs, self._log.open("ab") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", self.module, str(theirs.fileno())],
@@ -189,8 +178,7 @@ class EngineProcess:
         code = self._child.poll()
         self.close()
         lines = log_lines(self._log, self._log_start, MEMORY_LINES)
-        short = code == -signal.SIGKILL or OUT_OF_MEMORY.search("\n".join(lines))
-        hint = "; if memory ran out lower engine.capacity or engine.max_context" if short else ""
+        cause = cause_of(code, "\n".join(lines), self._n_oom_kills)
         how = how_it_ended(code, lines)
         # its last words may have found no room either
         if is_full(self._log.parent):
@@ -198,19 +186,20 @@ class EngineProcess:
                 f"the engine of {self.model} {how}; the disk of {self._log.parent} is full: "
                 "free some space and run the same command again"
             )
-        return self._error("memory" if short else "crash", how, hint)
+        return self._error(cause, how)
 
     def _check_stall(self, what: str, seconds: float) -> None:
         if time.monotonic() - self._last_news > seconds:
             self.close()
             how = f"{what} within {seconds:.0f} s"
-            raise self._error("hang", how, "; if that is too short raise engine.stall_s")
+            raise self._error("hang", how)
 
-    def _error(self, cause: Cause, how: str, hint: str) -> EngineError:
+    def _error(self, cause: Cause, how: str) -> EngineError:
         lines = log_lines(self._log, self._log_start, LAST_LINES)
         return EngineError(
-            f"the engine of {self.model} {how}{hint}; what is on disk is kept and the same command "
-            f"continues (log: {self._log})\n" + "\n".join(f"    {line[:200]}" for line in lines),
+            f"the engine of {self.model} {how}{HINTS[cause]}; what is on disk is kept and the same "
+            f"command continues (log: {self._log})\n"
+            + "\n".join(f"    {line[:200]}" for line in lines),
             cause,
             how,
         )

@@ -8,8 +8,9 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable
 
+from cai.deaths import OUTSIDE
 from cai.engines.base import Completion, Engine, Request
-from cai.errors import EngineError
+from cai.errors import Cause, EngineError
 from cai.records import Message, Sampling
 
 HELLO = Request(
@@ -23,8 +24,9 @@ HELLO = Request(
 was asked before."""
 ALONE = 2
 """Deaths with nothing else under way that make a poison of a request: one may be an accident."""
-ADVICE = {
+ADVICE: dict[Cause, str] = {
     "memory": "; lower engine.max_context or leave its prompt out",
+    "killed": "; find out who does that or leave its prompt out",
     "hang": "; raise engine.stall_s or leave its prompt out",
     "crash": "; leave its prompt out or set another engine.kind",
 }
@@ -51,6 +53,8 @@ class Supervised:
         """Requests asked at once: while there are suspects, and otherwise."""
         self._memory = False
         """Whether memory ran out with as many under way as may be, since the last acquittal."""
+        self._was_killed = False
+        """Whether the last death was a SIGKILL."""
         self._alone: Counter[str] = Counter()
         self._n_deaths = self._n_since = 0
 
@@ -92,17 +96,27 @@ class Supervised:
         if self._n_deaths > self._restarts:
             tried = f"{error}\nIt was started again {self._restarts} times (engine.restarts)."
             raise EngineError(tried, error.cause, error.how) from error
-        self._say(f"the engine {error.how}, {len(suspects)} under way: it is started again")
+        cause = self._cause(error)
+        where = f" {OUTSIDE}" if cause == "killed" else ""
+        self._say(f"the engine {error.how}{where}, {len(suspects)} under way: it is started again")
         self._restart()
         if len(suspects) == 1 and self._is_poison(suspects[0]):
             self._suspects, self._memory, self._limit = set(), False, self._most
             said = f"the engine {error.how} each time that it was asked this alone"
-            return [Completion(suspects[0].id, "", "error", error=said + ADVICE[error.cause])]
+            return [Completion(suspects[0].id, "", "error", error=said + ADVICE[cause])]
         self._waiting.extendleft(reversed(suspects))
         self._suspects = {request.id for request in suspects}
         self._limit = max(1, min(len(suspects), self.capacity) // 2)
-        self._memory |= full and error.cause == "memory"
+        self._memory |= full and cause == "memory"
         return []
+
+    def _cause(self, error: EngineError) -> Cause:
+        """What the engine died of. A second SIGKILL in a row is taken for want of memory.
+
+        For a watcher of memory kills as a person does, and goes on doing so.
+        """
+        again, self._was_killed = self._was_killed, error.cause == "killed"
+        return "memory" if self._was_killed and again else error.cause
 
     def _is_poison(self, request: Request) -> bool:
         self._alone[request.id] += 1

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cai import errors, stopping
-from cai.environment import OUT_OF_MEMORY, child_environment, n_gpus
+from cai.deaths import OUTSIDE, cause_of, n_oom_kills
+from cai.environment import child_environment, n_gpus
 from cai.errors import CaiError, ConfigError, DiskFull, TrainError
 from cai.lock import await_trainer
 from cai.space import is_full
@@ -68,11 +69,12 @@ def run_job(
     files.rewind(folder)
     log = folder / files.LOG
     log_start = log.stat().st_size if log.exists() else 0
+    n_before = n_oom_kills()
     with running(job, folder) as child:
         follow(child, folder / files.METRICS, on_metrics)
     result = files.read_json(folder / files.RESULT)
     if result is None:
-        raise failure(job, folder, child.returncode, log_start)
+        raise failure(job, folder, child.returncode, (log_start, n_before))
     return result
 
 
@@ -161,21 +163,26 @@ def signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def failure(job: Job, folder: Path, code: int, log_start: int) -> CaiError:
-    """The error of a child that left no result: its own, or what its log says."""
+def failure(job: Job, folder: Path, code: int, before: tuple[int, int | None]) -> CaiError:
+    """The error of a child that left no result: its own, or what its log says.
+
+    `before`: bytes of the log, and `n_oom_kills`, when it was started.
+    """
     said = files.read_json(folder / files.ERROR)
     if said is not None:
         return getattr(errors, said["type"])(said["message"])
     with (folder / files.LOG).open("rb") as file:
-        file.seek(log_start)
+        file.seek(before[0])
         lines = file.read().decode(errors="replace").splitlines()
     reason = gist(lines) or "it printed nothing"
     tail = "\n".join(f"  {line}" for line in lines[-LOG_LINES:])
-    message = f"{job.kind}: {reason} ({how_it_ended(code)}; log: {folder / files.LOG})"
+    cause = cause_of(code, tail, before[1])
+    how = how_it_ended(code) + (f" {OUTSIDE}" if cause == "killed" else "")
+    message = f"{job.kind}: {reason} ({how}; log: {folder / files.LOG})"
     # its last words may have found no room either
     if "No space left on device" in tail or code == DiskFull.exit_code or is_full(folder):
         return DiskFull(f"{message}; free some space and run the same command again\n{tail}")
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or OUT_OF_MEMORY.search(tail):
+    if cause == "memory":
         message += f"; probably out of memory: lower {BATCH_SIZE[job.kind]}"
     return TrainError(f"{message}\n{tail}")
 

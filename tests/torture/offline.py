@@ -5,7 +5,8 @@
 
 Three witnesses: the run succeeds where there is no route; an audit hook in every Python process of
 it writes down each address that is connected to, bound, sent to or looked up; and strace, where it
-is installed, those of all processes, whatever they are written in.
+is installed, those of all processes, whatever they are written in. The environment is full of
+tokens, of which no file of the run and nothing that it prints may hold one.
 """
 
 import json
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +57,26 @@ def settings(kind: str) -> list[str]:
     from test_end_to_end import SETTINGS
 
     return SETTINGS
+
+
+def planted() -> tuple[dict[str, str], tuple[str, ...]]:
+    """Variables that hold tokens, as tests/test_secrets.py plants them, and what is looked for."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from test_secrets import ENVIRONMENT, HF, KEY, SECRETS
+
+    # one that begins with the token is found by it, whichever of them leaks
+    return {name: f"{HF}{name}" for name in ENVIRONMENT} | {"NOTES": KEY}, (HF, KEY, *SECRETS)
+
+
+def holding(folder: Path, tokens: Sequence[str]) -> list[str]:
+    """The files of a run, logs and checkpoints included, that hold a token."""
+    wanted = [token.encode() for token in tokens]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        str(path.relative_to(folder))
+        for path in files
+        if any(token in path.read_bytes() for token in wanted)
+    ]
 
 
 def can_unshare() -> bool:
@@ -109,12 +131,20 @@ def main(kind: str) -> int:
         scratch = Path(folder)
         (scratch / "sitecustomize.py").write_text(HOOK)
         log, trace = scratch / "sockets.txt", scratch / "trace.txt"
-        env = os.environ | {
-            "CAI_SOCKETS": str(log),
-            "PYTHONPATH": os.pathsep.join([str(scratch), str(ROOT)]),
-            # what a user has set must not hide what cai itself leaves open
-            "HF_HUB_OFFLINE": "0",
-        }
+        variables, tokens = planted()
+        (scratch / "blind").mkdir()
+        (scratch / "blind" / "log.txt").write_text(f"HF_TOKEN={variables['HF_TOKEN']}")
+        assert holding(scratch / "blind", tokens), "the search for tokens is blind"
+        env = (
+            os.environ
+            | variables
+            | {
+                "CAI_SOCKETS": str(log),
+                "PYTHONPATH": os.pathsep.join([str(scratch), str(ROOT)]),
+                # what a user has set must not hide what cai itself leaves open
+                "HF_HUB_OFFLINE": "0",
+            }
+        )
         prefix = [*STRACE, "-o", str(trace)] if can_trace() else []
         check_witness(env, log, prefix, trace)
         command = [*prefix, sys.executable, "-m", "cai", *RUN, "--out", str(scratch / "run")]
@@ -128,6 +158,9 @@ def main(kind: str) -> int:
         )
         seen, left = traced(trace)
         found = escaped(log) + left
+        leaks = holding(scratch / "run", tokens)
+        said = done.stdout + done.stderr
+        leaks += ["what it printed"] if any(token in said for token in tokens) else []
         summary = {
             "part": f"offline, {kind}",
             "sockets": len(read_lines(log)) + len(seen),
@@ -136,11 +169,18 @@ def main(kind: str) -> int:
             "without_a_route": isolated,
             "strace": bool(prefix),
             "code": done.returncode,
+            "tokens_planted": len(variables),
+            "files_searched": sum(path.is_file() for path in (scratch / "run").rglob("*")),
+            "secrets": len(leaks),
         }
-        if found or done.returncode:
-            summary |= {"which": found[:10], "last": done.stderr.strip().splitlines()[-1:]}
+        failed = bool(found or leaks or done.returncode)
+        if failed:
+            summary |= {
+                "which": [*leaks, *found][:10],
+                "last": done.stderr.strip().splitlines()[-1:],
+            }
     sys.stdout.write(json.dumps(summary) + "\n")
-    return int(bool(found or done.returncode))
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ ZERO = {
     *("lost", "duplicated", "differing", "undetected", "corrupt", "findings", "overlaps", "stuck"),
     *("beyond_loopback", "executions", "leaks", "crashes", "bad", "failed", "unclean", "slow"),
     *("wrong_starts", "wrong_code", "tracebacks", "processes_left", "late_writes"),
-    *("texts_differing", "errors", "left_running", "ports_on_all_interfaces"),
+    *("texts_differing", "errors", "left_running", "ports_on_all_interfaces", "secrets"),
 }
 """What must have come of no part."""
 SOME = {
