@@ -130,11 +130,20 @@ def test_a_prompt_that_does_not_fit_is_an_error_completion(
 def test_of_choices_that_vllm_refuses_halfway_nothing_is_left(
     embedded_model: Path, tmp_path: Path
 ) -> None:
-    """The first tokens are one question, what follows the shared one is another of two tokens."""
-    config = EngineConfig(kind="vllm", max_context=1024, options={"max_logprobs": 1})
-    engine = open_engine(config, Model("m", embedded_model, "c"), tmp_path / "engine.log")
+    """The first token is a question with two answers, what follows the second one has three."""
+    settings = EngineSettings(
+        kind="vllm",
+        model=str(embedded_model),
+        max_context=1024,
+        capacity=8,
+        options={"max_logprobs": 2},
+    )
+    # a supervised one would be started again
+    engine = EngineProcess(settings, tmp_path / "log")
     try:
-        refused = ask("refused", "Is rain wet?", choices=(" (A)", " (B)"))
+        refused = ask(
+            "refused", "Is rain wet?", choices=(" rain", " the cat", " the dog", " the sun")
+        )
         found = collect(engine, [ask("one", QUESTIONS[0]), refused, ask("two", QUESTIONS[1])])
     finally:
         engine.close()
