@@ -1,6 +1,7 @@
 """The commands before a run: `plan` says what it will take, `try` tunes a principle."""
 
 import json
+from functools import partial
 from typing import Any
 
 import click
@@ -26,7 +27,7 @@ def plan(as_json: bool, **values: Any) -> None:
     from cai.view.planned import footprint_lines, forecast_json, planned_lines
 
     asked = PlanOptions(**{name: values.pop(name) for name in PlanOptions._fields})
-    found = plan_run(make_options(values), asked)
+    found = plan_run(make_options(values), asked, partial(click.echo, err=True))
     if as_json:
         data = forecast_json(found.forecast, found.footprint) | {"missing_models": found.missing}
         click.echo(json.dumps(data, indent=1))

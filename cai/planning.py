@@ -1,6 +1,7 @@
 """`cai plan`: what `cai run` with the same options would do. Nothing is written, nothing pulled."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +41,10 @@ class Plan(NamedTuple):
     """Models that are not on this machine: taken for ones without a chat template, size unknown."""
 
 
-def plan_run(options: Options, asked: PlanOptions) -> Plan:
-    """Check the inputs as the run would, then forecast it."""
+def plan_run(
+    options: Options, asked: PlanOptions, say: Callable[[str], None] = lambda _: None
+) -> Plan:
+    """Check the inputs as the run would, then forecast it. `say` hears what is being measured."""
     if asked.rate and asked.measure:
         raise ConfigError("--rate and --measure exclude each other: give the rate or measure it")
     stages = plan(asked.until)
@@ -59,16 +62,17 @@ def plan_run(options: Options, asked: PlanOptions) -> Plan:
     found = forecast(context, stages, pace)
     if asked.measure:
         check_installed(prepared.config, stages)
-        found = timed(found, measure(context, found))
+        found = timed(found, measure(context, found, say))
     return Plan(found, footprint(context, found), missing)
 
 
-def measure(context: RunContext, found: Forecast) -> Pace:
+def measure(context: RunContext, found: Forecast, say: Callable[[str], None]) -> Pace:
     """How fast this machine generates, and trains what is to be trained."""
+    say(f"measuring: {context.models['base'].name} generates a batch")
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "engine.log"
         pace = measure_pace(context.config.engine, context.models["base"], context.prompts, log)
-    training = measure_training(context, found.stages)
+    training = measure_training(context, found.stages, say)
     steps = f" and the first steps of {', '.join(training)}" if training else ""
     lacks = "there are no rows to train on"
     return pace._replace(origin=pace.origin + steps, training=training, lacks=lacks)

@@ -55,10 +55,13 @@ class Clock:
         return self.first_s + step_s * (last["max_steps"] - 1)
 
 
-def measure_training(context: RunContext, stages: Sequence[StageForecast]) -> dict[str, Training]:
+def measure_training(
+    context: RunContext, stages: Sequence[StageForecast], say: Callable[[str], None]
+) -> dict[str, Training]:
     """How long each of the stages that train will take. Raises what the stage itself would raise.
 
-    Left out: saving the result and what is measured on held-out rows.
+    `say` hears which is being measured. Left out: saving the result and what is measured on rows
+    that are held out.
     """
     todo = {stage.name: stage.n_rows for stage in stages if stage.n_rows and not stage.done}
     if context.config.engine.kind == "fake":  # Its trainers take no time.
@@ -68,10 +71,11 @@ def measure_training(context: RunContext, stages: Sequence[StageForecast]) -> di
         # what the run will stop at is no matter of time
         config = context.config.model_copy(update={"guards": Guards(stop=())})
         inside = replace(context, run=Path(scratch), config=config, models=models, base_run=None)
-        return {
-            name: Training(measure_stage(inside, name, n_rows), None, with_calls=False)
-            for name, n_rows in todo.items()
-        }
+        found: dict[str, Training] = {}
+        for name, n_rows in todo.items():
+            say(f"measuring: the first steps of {name}")
+            found[name] = Training(measure_stage(inside, name, n_rows), None, with_calls=False)
+        return found
 
 
 def measure_stage(context: RunContext, name: str, n_rows: int) -> float:

@@ -618,6 +618,14 @@ def test_the_command_prints_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_measuring_says_what_it_does_beside_what_is_asked_for() -> None:
+    result = CliRunner().invoke(
+        plan_command, [*FAKE, "--measure", "--json"], catch_exceptions=False
+    )
+    assert result.stderr == "measuring: smollm2-135m generates a batch\n"
+    assert json.loads(result.stdout)["untimed"] == []
+
+
 def test_measuring_times_every_stage() -> None:
     options = Options("harmless", "quickstart", settings=SETTINGS)
     found = plan_run(options, PlanOptions(measure=True)).forecast

@@ -39,7 +39,7 @@ def test_training_is_timed_by_steps_after_the_first(
         update={"engine": chosen.config.engine.model_copy(update={"kind": "transformers"})}
     )
     context = make_context(chosen, tmp_path / "run", resolve_models(chosen.config), None)
-    measured = measure_training(replace(context, config=config), found.stages)
+    measured = measure_training(replace(context, config=config), found.stages, lambda _: None)
     rows = {stage.name: stage.n_rows for stage in found.stages if stage.n_rows}
     assert asked == {"05-reward": 8, **{f"measure-{name}": n for name, n in rows.items()}}
     seconds = {name: training.seconds for name, training in measured.items()}
@@ -70,6 +70,8 @@ def test_real_trainers_are_timed(
     context = make_context(chosen, tmp_path / "run", resolve_models(chosen.config), None)
     context = replace(context, config=chosen.config.model_copy(update=real))
     stages = [stage for stage in found.stages if stage.name in names]
-    measured = measure_training(context, stages)
+    said: list[str] = []
+    measured = measure_training(context, stages, said.append)
     assert tuple(measured) == names
+    assert said == [f"measuring: the first steps of {name}" for name in names]
     assert all(training.seconds > 0 for training in measured.values())
