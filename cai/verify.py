@@ -14,7 +14,7 @@ from cai.artefacts import DONE
 from cai.errors import ConfigError, Damaged
 from cai.lines import unsealed
 from cai.lock import RunLock
-from cai.manifest import MANIFEST, check_format, read_manifest, sha256
+from cai.manifest import MANIFEST, check_format, is_ours, read_manifest, sha256
 from cai.pipeline import FOLDERS
 from cai.run import read_json, repair, whole_lines, write_atomic
 
@@ -42,9 +42,10 @@ def verify(run: Path, repairs: bool = False) -> list[Finding]:
         manifest, damaged = read_manifest(run / MANIFEST)
     except ConfigError as error:
         return [Finding(MANIFEST, "changed", str(error))]
-    if damaged:
+    if not damaged:
+        check_format(manifest, run)
+    if not is_ours(manifest) or damaged:
         return [Finding(MANIFEST, "changed", "its content does not match its checksum")]
-    check_format(manifest, run)
     with RunLock(run) if repairs else nullcontext():
         return list(find(run, manifest, repairs))
 
