@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cai import fresh, models
+from cai import embedded, fresh
 from cai.errors import DiskFull, TrainError
 from cai.fresh import new_folder
 from cai.models import resolve_model
@@ -100,7 +100,7 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_lacks_something(
     with pytest.raises(DiskFull, match="some/rows: no space left"):
         list(read_dataset("some/rows", SourceCount("some/rows", "red_team")))
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "ROOM", 1 << 60)
+    monkeypatch.setattr(embedded, "ROOM", 1 << 60)
     with pytest.raises(DiskFull, match="smollm2-135m: no space left"):
         resolve_model("smollm2-135m")
 

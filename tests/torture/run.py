@@ -30,8 +30,8 @@ DOCS = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "build" / "torture.json"
 BEGIN, END = "<!-- make torture: begin -->", "<!-- make torture: end -->"
 MEMORY = Path("/dev/shm")
-"""Where parts write that run no real model: a kill or a refused call is one there as on a disk,
-whose flushes take half of their time."""
+"""Where parts write that run no real model: a kill or a refused call is one there as on a disk, and
+nothing waits for the disk's flushes."""
 LIMIT_S = 2400
 """A part that takes longer hangs."""
 
